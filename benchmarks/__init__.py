@@ -1,0 +1,1 @@
+"""How fast the system is, each benchmark one command; see the README."""

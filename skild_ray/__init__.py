@@ -1,0 +1,1 @@
+"""SkiLD, demonstration-guided reinforcement learning with learned skills, as a distributed system on Ray."""

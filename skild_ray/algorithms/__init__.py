@@ -1,0 +1,1 @@
+"""Stage 4: reinforcement learning over skills, as RLlib algorithms."""

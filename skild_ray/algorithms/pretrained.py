@@ -1,0 +1,109 @@
+"""The models of stages 1 to 3, loaded from their artifacts for stage 4."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skild_ray.artifacts import Artifact, open_artifact, require_input
+from skild_ray.config import Experiment, load_experiment
+from skild_ray.models.discriminator import Discriminator
+from skild_ray.models.gaussian import Gaussian
+from skild_ray.models.networks import fold
+from skild_ray.models.skill_model import SkillHead, SkillModel
+from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE
+
+
+def load_skill_model(artifact: Artifact) -> SkillModel:
+    """Encoder, decoder and prior, frozen, in evaluation mode."""
+    experiment = _experiment(artifact)
+    model = SkillModel(artifact.facts["observation_dim"], artifact.facts["action_dim"], experiment.skill)
+    model.load_state_dict(artifact.weights())
+    return model.eval().requires_grad_(False)
+
+
+def load_decoder(artifact: Artifact) -> torch.nn.Sequential:
+    """The low-level policy a(s, z) of a skill-prior artifact, batch-norm and standardisation folded away."""
+    model = load_skill_model(artifact)
+    return fold(model.standardize, model.decoder)
+
+
+def load_head(artifact: Artifact) -> SkillHead:
+    """The prior of a skill-prior artifact, or the posterior of a skill-posterior artifact; frozen."""
+    if artifact.stage == "skill_prior":
+        return load_skill_model(artifact).prior
+    head = SkillHead(artifact.facts["observation_dim"], _experiment(artifact).skill)
+    head.load_state_dict(artifact.weights())
+    return head.eval().requires_grad_(False)
+
+
+def load_discriminator(artifact: Artifact) -> Discriminator:
+    """D(s), trainable."""
+    settings = _experiment(artifact).demo_discriminator
+    discriminator = Discriminator(artifact.facts["observation_dim"], settings.hidden, settings.layers)
+    discriminator.load_state_dict(artifact.weights())
+    return discriminator
+
+
+def load_demonstration_states(artifact: Artifact) -> NDArray:
+    """States of the demonstrations, float32 [N, observation_dim], that the discriminator's artifact carries."""
+    return safetensors.numpy.load_file(artifact.path / DEMONSTRATIONS_FILE)["observations"]
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """The three artifacts below one run directory, checked to belong together."""
+
+    skill_prior: Artifact
+    skill_posterior: Artifact
+    demo_discriminator: Artifact
+
+    @classmethod
+    def open(cls, run_dir: str | Path) -> "Pretrained":
+        """Raise ArtifactError if one is missing or damaged, or the posterior was trained from another prior."""
+        run_dir = Path(run_dir)
+        found = cls(*(open_artifact(run_dir, stage) for stage in ("skill_prior", "skill_posterior", "demo_discriminator")))
+        require_input(found.skill_posterior, found.skill_prior)
+        return found
+
+    @property
+    def artifacts(self) -> tuple[Artifact, Artifact, Artifact]:
+        return self.skill_prior, self.skill_posterior, self.demo_discriminator
+
+    @property
+    def experiment(self) -> Experiment:
+        """The experiment the skill prior was trained in."""
+        return _experiment(self.skill_prior)
+
+
+class References:
+    """Prior p(z|s) and posterior q(z|s), the frozen Gaussians that regularise the policy.
+
+    They never change, so stage 4 evaluates them once for each state that enters the replay, not at every update.
+    """
+
+    NAMES = ("prior_mean", "prior_log_std", "posterior_mean", "posterior_log_std")
+
+    def __init__(self, pretrained: Pretrained) -> None:
+        self._prior, self._posterior = load_head(pretrained.skill_prior), load_head(pretrained.skill_posterior)
+
+    @torch.inference_mode()
+    def __call__(self, observations: NDArray) -> dict[str, NDArray]:
+        """Means and log-stds [N, D] by the names above."""
+        states = torch.tensor(observations)  # a copy: arrays from the object store are read-only
+        parts = (*self._prior(states), *self._posterior(states))
+        return {name: part.numpy() for name, part in zip(self.NAMES, parts, strict=True)}
+
+
+def reference_gaussians(batch: Mapping[str, Tensor], prefix: str = "") -> tuple[Gaussian, Gaussian]:
+    """Prior and posterior of a batch that holds the columns of `References`, each name led by `prefix`."""
+    parts = [batch[prefix + name] for name in References.NAMES]
+    return Gaussian(parts[0], parts[1]), Gaussian(parts[2], parts[3])
+
+
+def _experiment(artifact: Artifact) -> Experiment:
+    return load_experiment(artifact.path / "config.yaml")

@@ -1,0 +1,142 @@
+"""Replay of skill transitions with n-step returns assembled when they are drawn."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = Mapping[str, NDArray]
+
+
+class SkillReplay:
+    """Ring buffer of semi-Markov transitions (s, z, r, s', terminated, k) in flat arrays.
+
+    Each row knows the row that follows it in its episode, so a draw walks up to n transitions ahead and needs no
+    fragment to be complete when it is stored. With gamma_j = discount^(k_j / H) for the j-th transition of the walk, a
+    draw of (s_0, z_0) gives
+
+        n_step_states   s_0 .. s_{n-1}                                    [B, n, observation_dim]
+        n_step_weights  w_i = gamma_0 .. gamma_{i-1}, 0 after the walk's end   [B, n]
+        returns         sum_i w_i r_i                                     [B]
+        next_obs        state behind the last transition of the walk      [B, observation_dim]
+        bootstrap       gamma_0 .. gamma_last (1 - terminated_last)       [B]
+
+    so that the n-step target is returns + bootstrap * V(next_obs); time limits bootstrap, terminations do not.
+
+    Args:
+        capacity: transitions kept; memory is claimed as it fills.
+        columns: width of every stored column besides the ones above, by name; drawn unchanged at s_0.
+        next_columns: columns of which a draw also gives `next_<name>`, their value at `next_obs`, which `add` must
+            provide under that name.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        observation_dim: int,
+        latent_dim: int,
+        *,
+        n_step: int,
+        discount: float,
+        horizon: int,
+        seed: int,
+        columns: Mapping[str, int],
+    ) -> None:
+        self.capacity, self.n_step, self.discount, self.horizon = capacity, n_step, discount, horizon
+        widths = {"obs": observation_dim, "next_obs": observation_dim, "actions": latent_dim, **columns}
+        self._data = {name: np.zeros((capacity, width), np.float32) for name, width in widths.items()}
+        for name in ("rewards", "gamma", "terminated"):
+            self._data[name] = np.zeros(capacity, np.float32)
+        self._data["following"] = np.full(capacity, -1, np.int64)
+        self._at_start = tuple(name for name in columns if not name.startswith("next_"))
+        self._at_end = ("next_obs", *(name for name in columns if name.startswith("next_")))
+        self._added = 0
+        self._tails: dict[str, int] = {}
+        self._rng = np.random.default_rng(seed)
+
+    def __len__(self) -> int:
+        return min(self._added, self.capacity)
+
+    @property
+    def added(self) -> int:
+        """Transitions stored since the beginning, overwritten ones included."""
+        return self._added
+
+    def add(self, episode_id: str, rows: Rows, ended: bool) -> None:
+        """Store consecutive transitions of one episode, which go on where its last ones stopped.
+
+        Args:
+            episode_id: tells episodes apart.
+            rows: obs, next_obs, actions, rewards, k, terminated, and the extra columns; equal first axes.
+            ended: whether the episode ends with the last of them.
+        """
+        count = len(rows["rewards"])
+        if count == 0:
+            return
+        places = (self._added + np.arange(count)) % self.capacity
+        for name, column in self._data.items():
+            if name not in ("gamma", "following"):
+                column[places] = rows[name]
+        self._data["gamma"][places] = self.discount ** (rows["k"] / self.horizon)
+        following = self._data["following"]
+        following[places[:-1]] = places[1:]
+        following[places[-1]] = -1
+        tail = self._tails.pop(episode_id, None)
+        if tail is not None and tail >= self._added + count - self.capacity:
+            following[tail % self.capacity] = places[0]
+        self._added += count
+        if not ended:
+            self._tails[episode_id] = self._added - 1
+
+    def sample(self, size: int) -> dict[str, NDArray]:
+        """Draw `size` transitions uniformly with replacement; see the class for what comes back."""
+        data = self._data
+        start = self._rng.integers(len(self), size=size)
+        rows = np.empty((size, self.n_step), np.int64)
+        weights = np.zeros((size, self.n_step), np.float32)
+        row, last = start, start
+        alive, factor = np.ones(size, bool), np.ones(size, np.float32)
+        for step in range(self.n_step):
+            rows[:, step] = row
+            weights[:, step] = np.where(alive, factor, 0.0)
+            factor = np.where(alive, factor * data["gamma"][row], factor)
+            last = np.where(alive, row, last)
+            following = data["following"][row]
+            alive = alive & (following >= 0)
+            row = np.where(alive, following, row)
+        return {
+            "obs": data["obs"][start],
+            "actions": data["actions"][start],
+            "returns": (weights * data["rewards"][rows]).sum(1),
+            "n_step_states": data["obs"][rows],
+            "n_step_weights": weights,
+            "bootstrap": factor * (1.0 - data["terminated"][last]),
+            **{name: data[name][start] for name in self._at_start},
+            **{name: data[name][last] for name in self._at_end},
+        }
+
+    def recent(self, limit: int | None = None) -> dict[str, NDArray]:
+        """Observations, rewards and termination flags, oldest first; at most the last `limit`."""
+        size = len(self) if limit is None else min(limit, len(self))
+        places = np.arange(self._added - size, self._added) % self.capacity
+        return {name: self._data[name][places] for name in ("obs", "actions", "rewards", "terminated")}
+
+    def forget_open_episodes(self) -> None:
+        """Expect no continuation of the episodes that have not ended: their runners are gone."""
+        self._tails.clear()
+
+    def get_state(self) -> dict[str, Any]:
+        """Contents, positions and random state; only rows that are in use."""
+        return {
+            "data": {name: column[: len(self)].copy() for name, column in self._data.items()},
+            "added": self._added,
+            "tails": dict(self._tails),
+            "rng": self._rng.bit_generator.state,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        for name, column in state["data"].items():
+            self._data[name][: len(column)] = column
+        self._added, self._tails = state["added"], dict(state["tails"])
+        self._rng.bit_generator.state = state["rng"]

@@ -1,0 +1,151 @@
+"""The networks of SkiLD's stage 4 and their forward passes."""
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from torch import Tensor, nn
+
+from skild_ray.algorithms.pretrained import Pretrained, load_discriminator, load_head, reference_gaussians
+from skild_ray.config import Algorithm
+from skild_ray.models.gaussian import Gaussian
+from skild_ray.models.networks import Ensemble, Standardizer
+
+
+class SkiLDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
+    """Policy pi(z|s), twin critics with targets, discriminator D(s) and the two divergence weights.
+
+    The policy is a Gaussian over u, in the space of prior and posterior; the executed skill is z = squash(u) (section
+    4.3 of the paper, appendix on the action space). Weights of the finished stages are loaded here, so learners and
+    env runners need no more than the run directory. Batch-norms, where a head has them, keep their stored statistics.
+
+    `model_config`: `run_dir`, the folder of the finished stages, and `algorithm`, the fields of `config.Algorithm`.
+    """
+
+    def setup(self) -> None:
+        self.settings = settings = Algorithm.model_validate(self.model_config["algorithm"])
+        pretrained = Pretrained.open(self.model_config["run_dir"])
+        initial = pretrained.skill_prior if settings.policy_init == "prior" else pretrained.skill_posterior
+        self.policy = load_head(initial).requires_grad_(True)
+        self.policy.standardize.requires_grad_(False)
+        with torch.no_grad():  # the last half of the output biases are log-sigmas
+            latent_dim = self.action_space.shape[0]
+            self.policy.net[-1].bias[latent_dim:] += math.log(settings.policy_init_scale)
+        if self.inference_only:
+            return
+        observation_dim = self.observation_space.shape[0]
+        self.critic_inputs = Standardizer(observation_dim)
+        self.critic_inputs.load_state_dict(self.policy.standardize.state_dict())
+        self.critics = Ensemble(
+            2, observation_dim + latent_dim, settings.critic_hidden, settings.critic_layers, settings.critic_norm
+        )
+        self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+        self.discriminator = load_discriminator(pretrained.demo_discriminator)
+        self.discriminator.requires_grad_(self.online_discriminator)
+        # The released code never applies a fixed alpha, which leaves it at 1.
+        ignored = "ignored_fixed_alpha" in settings.reference_quirks and not settings.learn_alphas
+        start = {"log_alpha": 1.0 if ignored else settings.alpha, "log_alpha_q": settings.alpha_q}
+        for name, value in start.items():
+            logarithm = torch.tensor(math.log(max(value, 1e-20)))
+            self.register_parameter(name, nn.Parameter(logarithm, requires_grad=settings.learn_alphas))
+        self.register_buffer("num_updates", torch.zeros((), dtype=torch.long))
+        self.eval()
+
+    @property
+    def online_discriminator(self) -> bool:
+        """Whether D is trained along with the policy."""
+        return self.settings.discriminator_updates > 0 and "frozen_discriminator" not in self.settings.reference_quirks
+
+    def train(self, mode: bool = True) -> "SkiLDTorchRLModule":
+        """Always evaluation mode: nothing here has noise, and stored batch-norm statistics must not move."""
+        super().train(False)
+        return self
+
+    def get_non_inference_attributes(self) -> list[str]:
+        return [
+            *("critic_inputs", "critics", "target_critics", "discriminator"),
+            *("log_alpha", "log_alpha_q", "num_updates"),
+        ]
+
+    def squash(self, latents: Tensor) -> Tensor:
+        """The executed skill z of u ~ pi: b tanh(u / b), b tanh(u), clip(u, -b, b) or u, elementwise."""
+        bound = self.settings.latent_bound
+        match self.settings.latent_squash:
+            case "scaled_tanh":
+                return bound * torch.tanh(latents / bound)
+            case "tanh":
+                return bound * torch.tanh(latents)
+            case "clip":
+                return latents.clamp(-bound, bound)
+            case _:
+                return latents
+
+    @torch.no_grad()
+    def _forward_inference(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        """The deterministic skill squash(mu(s))."""
+        return {Columns.ACTIONS: self.squash(self.policy(batch[Columns.OBS]).mean)}
+
+    @torch.no_grad()
+    def _forward_exploration(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        """A sampled skill squash(u), u ~ pi(.|s)."""
+        return {Columns.ACTIONS: self.squash(self.policy(batch[Columns.OBS]).sample())}
+
+    def _forward_train(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        """Everything the losses of `SkiLDTorchLearner` are made of.
+
+        Returns:
+            q [2, B]: critics at (s, z) of the batch.
+            q_policy [B]: smaller critic at (s, z ~ pi(s)), gradient to the policy only.
+            q_next [B]: smaller target critic at (s', z' ~ pi(s')), no gradient.
+            kl_prior, kl_posterior [B]: divergences at s, gradient to the policy only.
+            kl_prior_next, kl_posterior_next [B], next_logits [B]: the same and d at s'; only with `kl_in_target`.
+            logits [B, n]: d at the n-step states, no gradient.
+            log_sigma [B]: mean log-sigma of the policy at s.
+            positive, negative [B']: d on demonstrations and on replayed states; only with an online discriminator.
+        """
+        observations, next_observations = batch[Columns.OBS], batch["next_obs"]
+        states, next_states = self.critic_inputs(observations), self.critic_inputs(next_observations)
+        policy = self.policy(observations)
+        out = {
+            "q": self.critics(torch.cat([states, batch[Columns.ACTIONS]], -1)),
+            "log_sigma": policy.log_std.detach().mean(-1),
+        }
+        self.critics.requires_grad_(False)
+        out["q_policy"] = self.critics(torch.cat([states, self.squash(policy.sample())], -1)).amin(0)
+        self.critics.requires_grad_(True)
+        prior, posterior = reference_gaussians(batch)
+        out["kl_prior"], out["kl_posterior"] = self._divergence(policy, prior), self._divergence(policy, posterior)
+        with torch.no_grad():
+            next_policy = self.policy(next_observations)
+            next_latents = self.squash(next_policy.sample())
+            out["q_next"] = self.target_critics(torch.cat([next_states, next_latents], -1)).amin(0)
+            out["logits"] = self.discriminator(batch["n_step_states"])
+            if self.settings.kl_in_target:
+                prior, posterior = reference_gaussians(batch, "next_")
+                out["kl_prior_next"] = self._divergence(next_policy, prior)
+                out["kl_posterior_next"] = self._divergence(next_policy, posterior)
+                out["next_logits"] = self.discriminator(next_observations)
+        if self.online_discriminator:
+            noise = self.settings.discriminator_noise
+            both = torch.cat([batch["demonstration_states"], observations])
+            out["positive"], out["negative"] = self.discriminator(both, noise).chunk(2)
+        if self.settings.learn_alphas:
+            out["log_alpha"], out["log_alpha_q"] = self.log_alpha, self.log_alpha_q
+        return out
+
+    def _divergence(self, policy: Gaussian, reference: Gaussian) -> Tensor:
+        """KL(pi || reference) [B] in u-space, analytic or a mean over reparameterised samples; gradient to pi only."""
+        settings = self.settings
+        reference = reference.floored(settings.sigma_floor)
+        if settings.kl == "analytic":
+            divergence = policy.kl(reference).sum(-1)
+        else:
+            shape = (settings.kl_samples, *policy.mean.shape)
+            samples = Gaussian(policy.mean.expand(shape), policy.log_std.expand(shape)).sample()
+            divergence = (policy.log_prob(samples) - reference.log_prob(samples)).mean(0)
+        return divergence if settings.kl_clamp is None else divergence.clamp(-settings.kl_clamp, settings.kl_clamp)

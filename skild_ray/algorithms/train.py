@@ -1,0 +1,179 @@
+"""Stage 4 as a run: train until the budget is spent, checkpoint, resume, publish the artifact."""
+
+import json
+import math
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from torch import Tensor
+
+from skild_ray.algorithms.pretrained import Pretrained
+from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
+from skild_ray.artifacts import Artifact, publish, writable
+from skild_ray.config import Experiment
+from skild_ray.errors import SkildError
+from skild_ray.progress import TaskProgress
+
+ROWS_FILE, REPLAY_FILE = "rows.json", "replay.npz"
+EPISODE_METRICS = ("success", "subtasks_solved", "episode_env_steps")
+
+Row = dict[str, float]
+
+
+def stage_name(experiment: Experiment) -> str:
+    """`imitation` where the environment's reward is not used, `demo_rl` otherwise."""
+    return "imitation" if experiment.imitation else "demo_rl"
+
+
+def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
+    """Train SkiLD on the artifacts in the run directory and publish the policy.
+
+    Goes on from the newest checkpoint of the same fingerprint, if there is one. SIGTERM and Ctrl-C write a checkpoint
+    before they end the run.
+
+    Raises:
+        ArtifactError: an input is missing or does not fit, or the run directory cannot be written.
+        SkildError: the run was interrupted, or its losses are not finite any more.
+    """
+    stage = stage_name(experiment)
+    pretrained = Pretrained.open(experiment.run_dir)
+    work = experiment.run_dir / ".work" / f"{stage}-{fingerprint}"
+    with writable(work):
+        work.mkdir(parents=True, exist_ok=True)
+    algo = SkiLDConfig.from_experiment(experiment).build_algo()
+    try:
+        rows = _train(algo, experiment, stage, work)
+        replay = work / REPLAY_FILE
+        with writable(replay):
+            np.savez_compressed(replay, **algo.replay.recent())
+        artifact = publish(
+            experiment,
+            stage,
+            module_weights(algo),
+            rows,
+            fingerprint=fingerprint,
+            data={},
+            inputs=pretrained.artifacts,
+            facts={**pretrained.skill_prior.facts, **algo.counts, "seconds": round(rows[-1]["seconds"], 1)},
+            extra=[replay],
+        )
+    finally:
+        algo.stop()
+    shutil.rmtree(work, ignore_errors=True)
+    return artifact
+
+
+def module_weights(algo: SkiLD) -> dict[str, Tensor]:
+    """All weights of the learners' RLModule, by name."""
+    component = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
+    state = algo.learner_group.get_state(components=[component])
+    module = state[COMPONENT_LEARNER][COMPONENT_RL_MODULE][DEFAULT_MODULE_ID]
+    return {name: torch.as_tensor(np.asarray(value)) for name, value in module.items()}
+
+
+def _train(algo: SkiLD, experiment: Experiment, stage: str, work: Path) -> list[Row]:
+    rows, settings = _resume(algo, work), experiment.progress
+    earlier = rows[-1]["seconds"] if rows else 0.0
+    started = saved = time.monotonic()
+    budget = experiment.algorithm.total_env_steps
+    with _Interruption() as interruption, TaskProgress(
+        stage.replace("_", " "), budget, "env steps", start=algo.counts["env_steps"]
+    ) as progress:
+        while not algo.finished:
+            rows.append(_row(algo.train(), algo.counts, earlier + time.monotonic() - started))
+            _check_finite(rows[-1])
+            progress.update(rows[-1]["env_steps"], _note(rows[-1]))
+            due = time.monotonic() - saved >= settings.checkpoint_interval_s
+            if due or interruption.requested:
+                _save(algo, work, rows, settings.keep_checkpoints)
+                saved = time.monotonic()
+            if interruption.requested:
+                raise SkildError(f"{stage}: stopped at {algo.counts['env_steps']} env steps; the same command goes on from there")
+    return rows
+
+
+def _row(result: Mapping[str, Any], counts: Mapping[str, int], seconds: float) -> Row:
+    """The metrics of one iteration, flat; those that do not exist yet are left out."""
+    row: Row = {"env_steps": counts["env_steps"], "seconds": seconds}
+    row |= {name: value for name, value in counts.items() if name != "env_steps"}
+    row |= {name: float(result[name]) for name in EPISODE_METRICS if name in result}
+    episode_return = result.get("env_runners", {}).get("episode_return_mean")
+    if episode_return is not None and math.isfinite(episode_return):
+        row["episode_return"] = float(episode_return)
+    learner = result.get("learners", {}).get(DEFAULT_MODULE_ID, {})
+    return row | {name: float(value) for name, value in learner.items() if isinstance(value, int | float)}
+
+
+def _note(row: Row) -> str:
+    shown = {"success": "success", "subtasks_solved": "sub-tasks", "episode_return": "return"}
+    return ", ".join(f"{label} {row[name]:.2f}" for name, label in shown.items() if name in row)
+
+
+def _check_finite(row: Row) -> None:
+    for name in ("critic_loss", "policy_loss"):
+        if not math.isfinite(row.get(name, 0.0)):
+            raise SkildError(
+                f"{name} is not finite at {row['env_steps']:.0f} env steps; lower algorithm.critic_lr or "
+                "algorithm.policy_lr, or bound the skills (algorithm.latent_squash)"
+            )
+
+
+def _checkpoints(work: Path) -> list[Path]:
+    return sorted(work.glob("checkpoint_*"))
+
+
+def _save(algo: SkiLD, work: Path, rows: list[Row], keep: int) -> None:
+    """Write a checkpoint under a temporary name, rename it, and remove the oldest."""
+    with writable(work):
+        draft = work / "draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        algo.save_to_path(str(draft.resolve()))
+        (draft / ROWS_FILE).write_text(json.dumps(rows))
+        final = work / f"checkpoint_{algo.counts['env_steps']:012d}"
+        shutil.rmtree(final, ignore_errors=True)
+        draft.rename(final)
+        for old in _checkpoints(work)[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _resume(algo: SkiLD, work: Path) -> list[Row]:
+    """Restore the newest checkpoint, if there is one, and return the rows of metrics up to it."""
+    found = _checkpoints(work)
+    if not found:
+        return []
+    algo.restore_from_path(str(found[-1].resolve()))
+    rows: list[Row] = json.loads((found[-1] / ROWS_FILE).read_text())
+    print(f"resumed at {algo.counts['env_steps']} env steps from {found[-1]}", flush=True)
+    return rows
+
+
+class _Interruption:
+    """Notes SIGTERM and Ctrl-C, so that the loop can end between two iterations; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Interruption":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        print("stopping after this iteration", flush=True)

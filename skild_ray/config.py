@@ -1,0 +1,378 @@
+"""The experiment: one typed schema with every default, unit and range, read from YAML.
+
+An experiment file may name another one under `extends:` (a path relative to itself); its own keys are merged over
+that one, and `--set a.b=c` overrides are merged last. Lists are replaced, not merged.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from skild_ray.errors import ConfigError
+
+Norm = Literal["batch", "layer", "none"]
+
+Quirk = Literal[
+    "ignored_fixed_alpha",
+    "frozen_discriminator",
+    "imitation_env_reward",
+    "current_state_weights",
+    "squashed_decoder",
+    "shifted_transitions",
+    "saturating_reward",
+]
+
+
+class Section(BaseModel):
+    """A part of the experiment. Unknown keys are errors, values are checked and never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Environment(Section):
+    """The low-level environment: anything that Gymnasium can make."""
+
+    id: str = Field(description="Gymnasium id, or 'module:attribute' of a callable that returns an environment")
+    kwargs: dict[str, Any] = Field(default={}, description="keyword arguments of the environment")
+
+
+class Generate(Section):
+    """Trajectories that a scripted expert makes on the spot by acting in the environment."""
+
+    expert: str = Field(description="a name from skild_ray.experts, or 'module:attribute' of an expert class")
+    episodes: int = Field(gt=0, description="episodes to keep")
+    env_kwargs: dict[str, Any] = Field(default={}, description="merged over environment.kwargs while generating")
+    expert_kwargs: dict[str, Any] = Field(default={}, description="keyword arguments of the expert")
+    action_noise: float = Field(0.0, ge=0, description="std of the noise added to executed, not to recorded, actions")
+
+
+class Source(Section):
+    """One source of trajectories: a stored data set or a scripted expert, exactly one of them."""
+
+    dataset: str | None = Field(None, description="Minari id, D4RL-style .hdf5 file, or folder of SPiRL-style files")
+    generate: Generate | None = None
+    weight: float = Field(1.0, gt=0, description="share of the sampled windows, relative to the other sources")
+    max_episodes: int | None = Field(None, gt=0, description="use the first so many episodes only")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "Source":
+        if (self.dataset is None) == (self.generate is None):
+            raise ValueError("give exactly one of 'dataset' and 'generate'")
+        return self
+
+
+class Data(Section):
+    """Where the two kinds of trajectories come from."""
+
+    task_agnostic: list[Source] = Field(min_length=1)
+    demonstrations: list[Source] = Field(min_length=1)
+    validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the episodes held out, at least one")
+
+
+class SkillModel(Section):
+    """Architecture of the skill model and its heads (section 4 and appendix of the paper)."""
+
+    horizon: int = Field(10, gt=0, description="H: environment steps a skill lasts")
+    latent_dim: int = Field(10, gt=0, description="dimensions of the skill z")
+    hidden: int = Field(128, gt=0, description="units of the hidden layers and of the encoder's LSTM")
+    decoder_layers: int = Field(5, ge=0, description="hidden blocks of the decoder")
+    head_layers: int = Field(6, ge=0, description="hidden blocks of prior, posterior and policy")
+    decoder_norm: Norm = "batch"
+    head_norm: Norm = "layer"
+    standardize: bool = Field(True, description="observations to zero mean and unit std of the task-agnostic data")
+
+
+class Training(Section):
+    """How an offline stage is trained. One iteration is one gradient step on one batch."""
+
+    iterations: int = Field(gt=0)
+    batch_size: int = Field(128, gt=0, description="windows (stages 1, 2) or states of each class (stage 3)")
+    learning_rate: float = Field(1e-3, gt=0)
+    schedule: Literal["constant", "cosine"] = Field("cosine", description="learning rate over the iterations")
+    warmup_iterations: int = Field(100, ge=0, description="linear warm-up of the learning rate")
+    weight_decay: float = Field(0.0, ge=0)
+    gradient_clip: float | None = Field(10.0, gt=0, description="largest global gradient norm")
+    validation_interval: int = Field(200, gt=0, description="iterations between validations")
+    validation_samples: int = Field(4096, gt=0, description="windows or states a validation looks at, at most")
+    patience: int | None = Field(None, gt=0, description="stop after so many validations without improvement")
+    checkpoint_interval_s: float = Field(30.0, gt=0, description="seconds between checkpoints")
+
+
+class SkillPrior(Training):
+    """Stage 1: encoder, decoder and prior on the task-agnostic windows."""
+
+    iterations: int = Field(8_000, gt=0)
+    kl_weight: float = Field(1e-3, ge=0, description="beta, weight of KL(q(z|s,a) || N(0, I)) averaged over dimensions")
+
+
+class SkillPosterior(Training):
+    """Stage 2: posterior q(z|s) on the demonstrations, encoder and decoder frozen."""
+
+    iterations: int = Field(3_000, gt=0)
+    patience: int | None = Field(10, gt=0)
+    observation_noise: float = Field(0.3, ge=0, description="std added to the head's input, in standardised units")
+    init_from_prior: bool = Field(False, description="start from the prior's weights instead of random ones")
+
+
+class DemoDiscriminator(Training):
+    """Stage 3: D(s), demonstration states (label 1) against task-agnostic states (label 0)."""
+
+    iterations: int = Field(3_000, gt=0)
+    batch_size: int = Field(256, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    hidden: int = Field(32, gt=0)
+    layers: int = Field(3, ge=0)
+    label_smoothing: float = Field(0.05, ge=0, lt=0.5, description="targets are 1 - x and x")
+    observation_noise: float = Field(0.1, ge=0, description="std added to the input, in standardised units")
+
+
+class Algorithm(Section):
+    """Stage 4, SkiLD: an off-policy actor-critic over skills (section 4.3 and algorithm 1 of the paper).
+
+    A skill step is one decision z, worth up to H environment steps. Every field is also an argument of
+    `SkiLDConfig.training()`.
+    """
+
+    total_env_steps: int = Field(300_000, gt=0, description="environment steps to train for")
+    discount: float = Field(0.99, gt=0, le=1, description="gamma of a full skill; one cut after k steps has gamma^(k/H)")
+    n_step: int = Field(8, gt=0, description="skills summed before bootstrapping")
+    env_reward_weight: float = Field(0.9, ge=0, le=1, description="lambda in (1 - lambda) r_D + lambda r_env; 0: imitation")
+
+    policy_init: Literal["prior", "posterior"] = "posterior"
+    policy_init_scale: float = Field(1.0, gt=0, description="factor on the initial policy's sigma")
+    latent_squash: Literal["scaled_tanh", "tanh", "clip", "none"] = Field(
+        "scaled_tanh", description="z from u ~ pi: b tanh(u/b), b tanh(u), clip(u, -b, b) or u"
+    )
+    latent_bound: float = Field(3.5, gt=0, description="b above")
+
+    alpha: float = Field(2.0, ge=0, description="weight of KL(pi || prior), or its start where it is learned")
+    alpha_q: float = Field(2.0, ge=0, description="weight of KL(pi || posterior), or its start where it is learned")
+    learn_alphas: bool = Field(False, description="dual descent of alpha and alpha_q on the two target divergences")
+    target_divergence: float = Field(10.0, gt=0, description="delta, target KL(pi || prior) in nats")
+    target_divergence_q: float = Field(1.0, gt=0, description="delta_q, target KL(pi || posterior) in nats")
+    kl: Literal["analytic", "sampled"] = "analytic"
+    kl_samples: int = Field(10, gt=0, description="samples of the sampled KL")
+    kl_clamp: float | None = Field(None, gt=0, description="clamp of the KL to [-x, x]; the reference has 100")
+    kl_in_target: bool = Field(False, description="subtract the weighted KL at s' from the critic's target")
+    sigma_floor: float = Field(0.0, ge=0, description="smallest sigma of prior and posterior inside the KL")
+
+    critic_hidden: int = Field(256, gt=0)
+    critic_layers: int = Field(2, ge=0, description="hidden blocks of each of the two critics")
+    critic_norm: Literal["layer", "none"] = "layer"
+    target_update_rate: float = Field(5e-3, gt=0, le=1, description="tau of the target critics, each update")
+
+    policy_lr: float = Field(3e-4, gt=0)
+    critic_lr: float = Field(3e-4, gt=0)
+    alpha_lr: float = Field(3e-4, gt=0)
+    discriminator_lr: float = Field(3e-4, gt=0)
+    gradient_clip: float | None = Field(1.0, gt=0, description="largest gradient norm of each optimiser's parameters")
+    batch_size: int = Field(256, gt=0, description="skill transitions an update")
+    samples_per_skill_step: float = Field(128.0, gt=0, description="replayed transitions for each new one; 128: reference")
+    warmup_skill_steps: int = Field(500, gt=0, description="skill steps collected before the first update")
+    critic_warmup_updates: int = Field(1_000, ge=0, description="first updates that leave policy and alphas alone")
+    replay_capacity: int = Field(1_000_000, gt=0, description="skill transitions kept")
+
+    discriminator_reward: Literal["logit", "log_d"] = Field(
+        "logit", description="r_D: log D - log(1 - D), or log D, which is never positive"
+    )
+    discriminator_reward_min: float = Field(-5.0, description="clip of r_D from below")
+    discriminator_reward_max: float = Field(5.0, description="clip of r_D from above")
+    discriminator_updates: float = Field(0.0, ge=0, le=1, description="discriminator updates a learner update; 0: frozen")
+    discriminator_weight_decay: float = Field(1e-2, ge=0, description="of the online discriminator")
+    discriminator_label_smoothing: float = Field(0.05, ge=0, lt=0.5)
+    discriminator_noise: float = Field(0.1, ge=0, description="std added to its inputs online, in standardised units")
+
+    synchronous: bool = Field(False, description="sample, then learn: slower, reproducible bit for bit with one runner")
+    reference_quirks: list[Quirk] = Field(
+        [], description="defects of the released code to restore, by name; true: all of them"
+    )
+
+    @field_validator("reference_quirks", mode="before")
+    @classmethod
+    def _all_quirks(cls, value: object) -> object:
+        return {True: list(get_args(Quirk)), False: []}[value] if isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _reward_range(self) -> "Algorithm":
+        if self.discriminator_reward_min >= self.discriminator_reward_max:
+            raise ValueError("discriminator_reward_min must be below discriminator_reward_max")
+        return self
+
+
+class Rollout(Section):
+    """Who collects experience, and how often the policy reaches them."""
+
+    num_env_runners: int = Field(1, ge=0, description="runner processes; 0: sample in the learner's process")
+    num_envs_per_env_runner: int = Field(16, gt=0, description="environments a runner steps in lockstep")
+    skill_steps_per_fragment: int = Field(64, gt=0, description="skill steps over all environments a sampling request")
+
+
+class Resources(Section):
+    """What each stage may use of the cluster."""
+
+    train_workers: int = Field(1, gt=0, description="Ray Train workers of an offline stage")
+    cpus_per_train_worker: int = Field(2, gt=0, description="cores, and torch threads, of each")
+    use_gpu: bool = Field(False, description="offline stages and learners on GPUs")
+    num_learners: int = Field(0, ge=0, description="remote learners; 0: in the driver")
+    learner_threads: int = Field(1, gt=0, description="torch threads of the learner in the driver")
+    data_workers: int | None = Field(None, gt=0, description="parallel tasks that generate data; default: all cores")
+
+
+class Progress(Section):
+    """How often a long run reports and saves."""
+
+    report_interval_s: float = Field(5.0, gt=0, description="seconds between lines of metrics in stage 4")
+    checkpoint_interval_s: float = Field(60.0, gt=0, description="seconds between checkpoints in stage 4")
+    keep_checkpoints: int = Field(2, gt=0)
+
+
+class Evaluation(Section):
+    """The final evaluation of stage 4."""
+
+    episodes: int = Field(100, gt=0, description="episodes, once deterministic and once sampled")
+    num_envs: int = Field(25, gt=0, description="environments a process steps in lockstep")
+    seed: int = Field(1_000, ge=0, description="seed of the evaluation episodes, apart from training's")
+
+
+class Experiment(Section):
+    """Everything that fixes a run; the same experiment and seed give the same data and models."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run's folder")
+    seed: int = Field(0, ge=0)
+    runs: str = Field("runs", description="folder of all runs")
+    environment: Environment
+    data: Data
+    skill: SkillModel = SkillModel()
+    skill_prior: SkillPrior = SkillPrior()
+    skill_posterior: SkillPosterior = SkillPosterior()
+    demo_discriminator: DemoDiscriminator = DemoDiscriminator()
+    algorithm: Algorithm = Algorithm()
+    rollout: Rollout = Rollout()
+    resources: Resources = Resources()
+    progress: Progress = Progress()
+    evaluation: Evaluation = Evaluation()
+
+    @property
+    def run_dir(self) -> Path:
+        """`runs/<name>`: the folder of all stages of this experiment."""
+        return Path(self.runs) / self.name
+
+    @property
+    def imitation(self) -> bool:
+        """Whether stage 4 learns without any reward from the environment."""
+        return self.algorithm.env_reward_weight == 0
+
+
+def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read, merge and validate an experiment file.
+
+    Args:
+        path: YAML file.
+        overrides: `a.b=value` strings, merged last; values are YAML.
+
+    Raises:
+        ConfigError: one line that names file and key, with the nearest valid key where one is unknown.
+    """
+    merged = _read(Path(path), ())
+    for text in overrides:
+        merged = _merge(merged, _override(text), f"--set {text}")
+    try:
+        plain = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
+    try:
+        return Experiment.model_validate(plain)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(error)}") from None
+
+
+def to_yaml(experiment: Experiment) -> str:
+    """The resolved experiment, every default included, as a file that `load_experiment` reads back."""
+    return yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
+
+
+def fingerprint(*parts: object) -> str:
+    """Short SHA-256 of JSON-able values or sections: equal exactly where everything that went in is equal."""
+    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> Any:
+    if path.resolve() in seen:
+        raise ConfigError(f"{path}: 'extends' runs in a circle")
+    try:
+        content = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such experiment file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not OmegaConf.is_dict(content):
+        raise ConfigError(f"{path}: an experiment is a mapping of keys to values")
+    base = content.pop("extends", None)  # type: ignore[union-attr]
+    if base is None:
+        return content
+    return _merge(_read(path.parent / str(base), (*seen, path.resolve())), content, str(path))
+
+
+def _merge(base: Any, changes: Any, origin: str) -> Any:
+    try:
+        return OmegaConf.merge(base, changes)
+    except TypeError:
+        raise ConfigError(f"{origin}: a mapping stands where a list belongs, or the reverse; lists are given whole") from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{origin}: {str(error).splitlines()[0]}") from None
+
+
+def _override(text: str) -> Any:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {text}: expected key=value, as in --set algorithm.alpha=0.5")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {text}: the value is not valid YAML") from None
+    # PyYAML reads 1e-3 as text: YAML 1.1 wants a dot in the mantissa, people do not.
+    if isinstance(parsed, str):
+        try:
+            parsed = float(parsed)
+        except ValueError:
+            pass
+    nested: Any = parsed
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return OmegaConf.create(nested)
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem as 'key: message', with the nearest key where it is unknown."""
+    problem = error.errors()[0]
+    location = [part for part in problem["loc"]]
+    key = ".".join(str(part) for part in location)
+    if problem["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(str(location[-1]), _keys_beside(location), n=1, cutoff=0.0)
+        return f"unknown key '{key}'" + (f"; the nearest is '{'.'.join(map(str, [*location[:-1], *nearest]))}'" if nearest else "")
+    if problem["type"] == "missing":
+        return f"'{key}' is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    got = "" if isinstance(problem["input"], dict | list) else f", got {problem['input']!r}"
+    return f"'{key}': {message}{got}" if key else message
+
+
+def _keys_beside(location: Sequence[int | str]) -> list[str]:
+    """Field names of the section in which `location`'s last part stands."""
+    section: Any = Experiment
+    for part in location[:-1]:
+        if isinstance(part, int):
+            continue
+        annotation = section.model_fields[part].annotation
+        candidates = [annotation, *get_args(annotation)]
+        section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(section.model_fields)

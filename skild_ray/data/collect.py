@@ -1,0 +1,137 @@
+"""Scripted experts acting in an environment, one episode at a time."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from skild_ray.config import Environment, Generate, Section
+from skild_ray.data.episode import Episode
+from skild_ray.envs import make_env
+from skild_ray.errors import DataError, SkildError
+from skild_ray.experts import Expert, load_expert
+
+FIRST_CAPACITY = 1024
+MAX_EPISODE_STEPS = 2**20
+
+
+class Request(Section):
+    """Everything that the content of a generated data set depends on."""
+
+    environment: str
+    env_kwargs: dict[str, Any]
+    expert: str
+    expert_kwargs: dict[str, Any]
+    episodes: int
+    action_noise: float
+    seed: int
+
+    @classmethod
+    def of(cls, source: Generate, environment: Environment, seed: int) -> "Request":
+        return cls(
+            environment=environment.id,
+            env_kwargs={**environment.kwargs, **source.env_kwargs},
+            expert=source.expert,
+            expert_kwargs=source.expert_kwargs,
+            episodes=source.episodes,
+            action_noise=source.action_noise,
+            seed=seed,
+        )
+
+    def make_env(self) -> gym.Env:
+        """The environment of the request.
+
+        Raises:
+            SkildError: if it cannot be made, or observations or actions are no vectors.
+        """
+        env = make_env(self.environment, self.env_kwargs)
+        for name, space in (("observations", env.observation_space), ("actions", env.action_space)):
+            if not (isinstance(space, spaces.Box) and len(space.shape) == 1):
+                raise DataError(f"environment {self.environment!r}: {name} are {space}, not a vector")
+        return env
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An episode that was not solved, or could not be played to its end because of an error."""
+
+    index: int
+    seed: int
+    error: str | None = None
+
+
+def collect(request: Request, first: int, count: int) -> list[Episode | Failure]:
+    """Episodes `first`, ..., `first + count - 1` of the infinite sequence of episodes that a request defines.
+
+    Episode i depends on request and i only, not on who plays it and which others were played before.
+    """
+    env = _cached_env(request.model_dump_json())
+    expert_type = load_expert(request.expert)
+    return [_attempt(env, expert_type, request, index) for index in range(first, first + count)]
+
+
+@lru_cache(maxsize=1)
+def _cached_env(request: str) -> gym.Env:
+    return Request.model_validate_json(request).make_env()
+
+
+def _attempt(env: gym.Env, expert_type: type[Expert], request: Request, index: int) -> Episode | Failure:
+    for_env, for_expert, for_noise = np.random.SeedSequence([request.seed, index]).spawn(3)
+    seed = int(for_env.generate_state(1)[0])
+    try:
+        observation, _ = env.reset(seed=seed)
+        expert = expert_type(env, np.random.default_rng(for_expert), **request.expert_kwargs)
+        expert.reset(observation)
+        episode = _play(env, expert, observation, request.action_noise, np.random.default_rng(for_noise), seed)
+    except SkildError:
+        raise
+    except Exception as error:  # whatever a user's environment or expert raises
+        text = " ".join(str(error).split())
+        return Failure(index, seed, f"{type(error).__name__}: {text}" if text else type(error).__name__)
+    return episode or Failure(index, seed)
+
+
+def _play(
+    env: gym.Env, expert: Expert, observation: Any, action_noise: float, rng: np.random.Generator, seed: int
+) -> Episode | None:
+    """The episode that was just reset, or None if it ends before all sub-tasks are solved."""
+    assert isinstance(env.action_space, spaces.Box) and env.observation_space.shape is not None
+    low, high = env.action_space.low, env.action_space.high
+    subtasks = tuple(getattr(env.unwrapped, "subtasks", ()))
+    capacity = FIRST_CAPACITY
+    observations = np.empty((capacity + 1, *env.observation_space.shape), np.float32)
+    actions = np.empty((capacity, *low.shape), np.float32)
+    rewards = np.empty(capacity, np.float32)
+    scale = np.float32(action_noise)
+    noise = np.multiply(scale, rng.standard_normal(actions.shape, np.float32))
+    act, step, steps = expert.act, env.step, 0
+    observations[0] = observation
+    while True:
+        # Runs millions of times: a handful of array writes around expert and physics, nothing else.
+        action = act(observation)
+        actions[steps] = action
+        if action_noise:
+            action = np.minimum(np.maximum(actions[steps] + noise[steps], low), high)
+        observation, reward, terminated, truncated, info = step(action)
+        rewards[steps] = reward
+        steps += 1
+        observations[steps] = observation
+        if terminated or truncated:
+            break
+        if steps == capacity:
+            if capacity >= MAX_EPISODE_STEPS:
+                raise RuntimeError(f"the episode did not end within {capacity} steps")
+            observations = np.concatenate((observations, np.empty_like(observations[1:])))
+            actions = np.concatenate((actions, np.empty_like(actions)))
+            rewards = np.concatenate((rewards, np.empty_like(rewards)))
+            noise = np.concatenate((noise, np.multiply(scale, rng.standard_normal(noise.shape, np.float32))))
+            capacity *= 2
+    if subtasks and info.get("subtasks_solved", 0) < len(subtasks):
+        return None
+    observations, actions = observations[: steps + 1].copy(), actions[:steps].copy()
+    if not (np.isfinite(observations).all() and np.isfinite(actions).all()):
+        raise ValueError("an observation or action is not finite")
+    return Episode(observations, actions, rewards[:steps].copy(), bool(terminated), seed, subtasks)

@@ -1,0 +1,130 @@
+"""Data sets by name, in any of the formats that are read, checked and laid out for an environment."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from skild_ray.data.episode import Episode
+from skild_ray.data.hdf5_files import read_d4rl, read_spirl
+from skild_ray.data.minari_store import MinariWriter, dataset_exists, read_minari
+from skild_ray.data.trajectories import Trajectories
+from skild_ray.errors import DataError
+
+HDF5_SUFFIXES = (".hdf5", ".h5")
+
+
+def load_dataset(name: str, environment: gym.Env | None = None, max_episodes: int | None = None) -> Trajectories:
+    """Load a data set into memory.
+
+    Args:
+        name: a D4RL-style `.hdf5` or `.h5` file, a folder of SPiRL-style files, or the id of a local Minari data set.
+        environment: whose observations and actions the data must fit. Observations of another layout are converted if
+            it has a method `convert_observations`.
+        max_episodes: load the first so many.
+
+    Raises:
+        DataError: if the data set is missing or cannot be read, has a value that is not finite, or does not fit the
+            environment; the message names the data set.
+    """
+    episodes = list(_read(name, max_episodes))
+    with _naming(name):
+        data = Trajectories.from_episodes(
+            [episode.observations for episode in episodes], [episode.actions for episode in episodes]
+        )
+        if environment is None:
+            return data
+        _check_actions(data.actions, environment)
+        observations = _convert(data.observations, environment)
+        return data if observations is data.observations else replace(data, observations=observations)
+
+
+def import_dataset(name: str, minari_id: str, environment: gym.Env) -> int:
+    """Store a data set of any format as a Minari data set in the environment's own layout.
+
+    Where the format lacks the last state of an episode, the last action is dropped, because Minari wants one state more
+    than actions. Missing rewards become 0.
+
+    Args:
+        name: see `load_dataset`.
+        minari_id: of the new data set, like `namespace/name-v0`.
+        environment: gives the layout, and a specification for Minari.
+
+    Returns:
+        The number of episodes stored.
+
+    Raises:
+        DataError: as `load_dataset`, or if there is a data set of this id, or it cannot be written.
+    """
+    if dataset_exists(minari_id):
+        raise DataError(f"there is a Minari data set {minari_id!r} already: choose another id or delete it")
+    load_dataset(name, environment)
+    with _naming(name):
+        episodes = [_complete(episode, environment) for episode in _read(name, None, rewards=True)]
+        kept = [episode for episode in episodes if len(episode.actions)]
+    metadata = {"description": f"{name}, imported", "author": {"skild_ray"}, "algorithm_name": "imported"}
+    writer = MinariWriter(
+        minari_id, environment.observation_space, environment.action_space, metadata, environment.spec
+    )
+    with writer:
+        writer.append(kept)
+    return len(kept)
+
+
+def _read(name: str, max_episodes: int | None, rewards: bool = False) -> Iterator[Episode]:
+    path = Path(name).expanduser()
+    if path.suffix in HDF5_SUFFIXES:
+        if not path.is_file():
+            raise DataError(f"{path}: there is no such file")
+        return read_d4rl(path, max_episodes)
+    if path.is_dir():
+        return read_spirl(path, max_episodes)
+    if name.startswith((".", "/", "~")):
+        raise DataError(f"{path}: there is no such folder")
+    return read_minari(name, max_episodes, rewards)
+
+
+def _complete(episode: Episode, environment: gym.Env) -> Episode:
+    """In the environment's layout, with one observation more than actions."""
+    length = min(len(episode.actions), len(episode.observations) - 1)
+    return replace(
+        episode,
+        observations=_convert(np.asarray(episode.observations[: length + 1], np.float32), environment),
+        actions=np.asarray(episode.actions[:length], np.float32),
+        rewards=None if episode.rewards is None else np.asarray(episode.rewards[:length], np.float32),
+        # The last transition went with its action.
+        terminated=episode.terminated and length == len(episode.actions),
+    )
+
+
+def _check_actions(actions: NDArray[np.float32], environment: gym.Env) -> None:
+    shape = environment.action_space.shape
+    if shape != actions.shape[1:]:
+        wanted = " x ".join(map(str, shape or ())) or "no"
+        raise DataError(f"actions have {actions.shape[1]} dimensions, the environment's have {wanted}")
+
+
+def _convert(observations: NDArray[np.float32], environment: gym.Env) -> NDArray[np.float32]:
+    convert = getattr(environment.unwrapped, "convert_observations", None)
+    if convert is not None:
+        try:
+            observations = np.asarray(convert(observations), np.float32)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+    shape = environment.observation_space.shape
+    if shape != observations.shape[1:]:
+        wanted = " x ".join(map(str, shape or ())) or "no"
+        raise DataError(f"observations have {observations.shape[1]} dimensions, the environment's have {wanted}")
+    return observations
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"data set {name!r}: {error}") from error

@@ -1,0 +1,231 @@
+"""Minari data sets: reading them quickly, and writing them so that they are complete or absent."""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from uuid import uuid4
+
+import h5py
+import minari
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from minari.data_collector import EpisodeBuffer
+from minari.dataset.minari_dataset import MinariDataset, parse_dataset_id
+from minari.dataset.minari_storage import MinariStorage
+from minari.namespace import create_namespace, list_local_namespaces
+from minari.storage.datasets_root_dir import get_dataset_path
+
+from skild_ray.data.episode import Episode
+from skild_ray.errors import DataError
+
+OBSERVATION_KEY = "observation"
+SUBTASKS_KEY = "subtasks"
+SEPARATOR = ", "
+# Bytes of an episode in HDF5 beside states and actions: groups, chunk indices, rewards.
+EPISODE_OVERHEAD = 20_000
+
+
+def dataset_exists(dataset_id: str) -> bool:
+    """Whether the local Minari data sets (MINARI_DATASETS_PATH, ~/.minari/datasets) include this one."""
+    return (_root() / dataset_id / "data").is_dir()
+
+
+def open_minari(dataset_id: str) -> MinariDataset:
+    """A local Minari data set.
+
+    Raises:
+        DataError: if it is not there, which names the place and what makes or downloads it, or cannot be read.
+    """
+    if not dataset_exists(dataset_id):
+        raise DataError(
+            f"data set {dataset_id!r} is not in {_root()}: download it with 'minari download {dataset_id}' or make the "
+            "ones of an experiment with 'skild-ray data generate EXPERIMENT'"
+        )
+    with _reading(dataset_id):
+        return minari.load_dataset(dataset_id)
+
+
+def read_minari(dataset_id: str, max_episodes: int | None = None, rewards: bool = False) -> Iterator[Episode]:
+    """The episodes of a Minari data set with plain observations, or dictionaries with the key "observation".
+
+    Args:
+        dataset_id: of a local data set.
+        max_episodes: read the first so many.
+        rewards: read rewards and terminations, too, which takes longer.
+
+    Raises:
+        DataError: if it is missing, cannot be read, or its spaces are others.
+    """
+    dataset = open_minari(dataset_id)
+    is_dict = isinstance(dataset.observation_space, spaces.Dict)
+    space = dataset.observation_space[OBSERVATION_KEY] if _has_key(dataset) else dataset.observation_space
+    for name, part in (("observations", space), ("actions", dataset.action_space)):
+        if not (isinstance(part, spaces.Box) and len(part.shape) == 1):
+            wanted = f"a vector{', or a dictionary with a vector under the key observation' if name[0] == 'o' else ''}"
+            raise DataError(f"data set {dataset_id!r}: {name} are {part}, not {wanted}")
+    indices = dataset.episode_indices[:max_episodes]
+    with _reading(dataset_id):
+        if dataset.storage.FORMAT == "hdf5" and not rewards:
+            yield from _read_hdf5(dataset.storage.data_path / "main_data.hdf5", indices, is_dict)
+        else:
+            for episode in dataset.iterate_episodes(indices):
+                states = episode.observations[OBSERVATION_KEY] if is_dict else episode.observations
+                yield Episode(states, episode.actions, episode.rewards, bool(episode.terminations[-1]))
+
+
+def read_subtasks(dataset_id: str) -> list[tuple[str, ...]]:
+    """Order of the sub-tasks of every episode that has one in its metadata."""
+    dataset = open_minari(dataset_id)
+    with _reading(dataset_id):
+        metadata = list(dataset.storage.get_episode_metadata(dataset.episode_indices))
+    return [tuple(str(entry[SUBTASKS_KEY]).split(SEPARATOR)) for entry in metadata if SUBTASKS_KEY in entry]
+
+
+class MinariWriter:
+    """Writes a Minari data set beside its place and moves it there when the `with` block ends without an error.
+
+    If another process wrote the same data set in the meantime, that one stays.
+
+    Args:
+        dataset_id: `namespace/name-v0`.
+        observation_space: of the environment.
+        action_space: of the environment.
+        metadata: of the data set, JSON-able; see Minari for the keys it knows.
+        spec: of the environment, if it has one.
+
+    Raises:
+        DataError: if the id is malformed, or the place cannot be written or is full; the message names the path.
+    """
+
+    def __init__(
+        self,
+        dataset_id: str,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        metadata: Mapping[str, Any],
+        spec: EnvSpec | None = None,
+    ):
+        try:
+            self._namespace = parse_dataset_id(dataset_id)[0]
+        except (ValueError, TypeError):
+            raise DataError(f"{dataset_id!r} is no Minari id: it must be like 'namespace/name-v0'") from None
+        self._id = dataset_id
+        self._spaces = {"observation_space": observation_space, "action_space": action_space}
+        self._metadata, self._spec = metadata, spec
+        self._final = _root() / dataset_id
+        self._draft = self._final.with_name(f".{self._final.name}.{uuid4().hex[:8]}")
+
+    def __enter__(self) -> "MinariWriter":
+        with self._writing():
+            if self._namespace and self._namespace not in list_local_namespaces():
+                with contextlib.suppress(ValueError):  # another process was faster
+                    create_namespace(self._namespace)
+            self._draft.mkdir(parents=True)
+            self._storage = MinariStorage.new(self._draft / "data", env_spec=self._spec, **self._spaces)
+            self._storage.update_metadata(
+                {"dataset_id": self._id, "minari_version": minari.__version__, **self._metadata}
+            )
+        return self
+
+    def append(self, episodes: Sequence[Episode]) -> None:
+        """Write complete episodes (T + 1 observations, rewards) behind those already there."""
+        first = self._storage.total_episodes
+        with self._writing():
+            self._require_space(episodes)
+            self._storage.update_episodes(map(_to_buffer, episodes))
+            orders = {
+                first + index: {SUBTASKS_KEY: SEPARATOR.join(episode.subtasks)}
+                for index, episode in enumerate(episodes)
+                if episode.subtasks
+            }
+            if orders:
+                self._storage.update_episode_metadata(orders.values(), orders.keys())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                with self._writing():
+                    try:
+                        self._draft.rename(self._final)
+                    except OSError:
+                        if not self._final.exists():
+                            raise
+        finally:
+            shutil.rmtree(self._draft, ignore_errors=True)
+
+    def _require_space(self, episodes: Sequence[Episode]) -> None:
+        # HDF5 survives a full disk badly: each of its open objects complains once more.
+        needed = sum(e.observations.nbytes + e.actions.nbytes + EPISODE_OVERHEAD for e in episodes)
+        if shutil.disk_usage(self._draft).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either
+            shutil.rmtree(self._draft, ignore_errors=True)
+            raise DataError(
+                f"{self._final}: cannot write ({_one_line(error)}); free space there or choose another place with the "
+                "environment variable MINARI_DATASETS_PATH"
+            ) from error
+
+
+def _root() -> Path:
+    try:
+        return get_dataset_path()
+    except OSError as error:
+        raise DataError(
+            f"{error.filename}: cannot make this folder ({error.strerror}); choose another place for data sets with "
+            "the environment variable MINARI_DATASETS_PATH"
+        ) from None
+
+
+def _has_key(dataset: MinariDataset) -> bool:
+    return isinstance(dataset.observation_space, spaces.Dict) and OBSERVATION_KEY in dataset.observation_space.spaces
+
+
+def _read_hdf5(path: Path, indices: Sequence[int], is_dict: bool) -> Iterator[Episode]:
+    """As Minari's own iterator, but only states and actions, and four times faster on thousands of episodes."""
+    key = f"observations/{OBSERVATION_KEY}" if is_dict else "observations"
+    with h5py.File(path, "r") as file:
+        for index in indices:
+            states, actions = (_read_array(file, f"episode_{index}/{name}") for name in (key, "actions"))
+            yield Episode(states, actions)
+
+
+def _read_array(file: h5py.File, path: str) -> np.ndarray:
+    dataset = h5py.h5d.open(file.id, path.encode())
+    array = np.empty(dataset.shape, dataset.dtype)
+    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, array)
+    return array
+
+
+def _to_buffer(episode: Episode) -> EpisodeBuffer:
+    length = len(episode.actions)
+    terminations, truncations = np.zeros(length, bool), np.zeros(length, bool)
+    (terminations if episode.terminated else truncations)[-1] = True
+    rewards = np.zeros(length, np.float32) if episode.rewards is None else episode.rewards
+    return EpisodeBuffer(
+        None, episode.seed, None, episode.observations, episode.actions, rewards, terminations, truncations, {}
+    )
+
+
+@contextlib.contextmanager
+def _reading(dataset_id: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AssertionError) as error:
+        raise DataError(f"data set {dataset_id!r} in {_root()} cannot be read: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

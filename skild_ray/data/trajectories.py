@@ -1,0 +1,177 @@
+"""Trajectories in memory: flat arrays and the ends of the episodes."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skild_ray.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectories:
+    """Episodes one after another. Row i holds a state and the action taken in it.
+
+    The state after the last action of an episode is not part of it, because no action follows.
+
+    Attributes:
+        observations: float32 [N, observation_dim].
+        actions: float32 [N, action_dim].
+        ends: int64 [E], row after the last one of each episode; the last entry is N.
+
+    Raises:
+        DataError: on wrong shapes or dtypes, no or empty episodes, or a value that is not finite; the message names
+            episode, row within the episode and column.
+    """
+
+    observations: NDArray[np.float32]
+    actions: NDArray[np.float32]
+    ends: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        for name in ("observations", "actions"):
+            array = getattr(self, name)
+            if array.dtype != np.float32 or array.ndim != 2:
+                raise DataError(f"{name} must be float32 [N, dim], got {array.dtype} {list(array.shape)}")
+        if len(self.observations) != len(self.actions):
+            raise DataError(f"{len(self.observations)} observations but {len(self.actions)} actions")
+        if self.ends.dtype != np.int64 or self.ends.ndim != 1:
+            raise DataError(f"ends must be int64 [E], got {self.ends.dtype} {list(self.ends.shape)}")
+        if not len(self.ends):
+            raise DataError("there are no episodes")
+        empty = np.flatnonzero(self.lengths <= 0)
+        if len(empty):
+            raise DataError(f"episode {empty[0]} has no transitions")
+        if self.ends[-1] != len(self.actions):
+            raise DataError(f"the last episode ends at row {self.ends[-1]} of {len(self.actions)}")
+        for name in ("observations", "actions"):
+            self._require_finite(name)
+
+    @classmethod
+    def from_episodes(cls, observations: Sequence[NDArray], actions: Sequence[NDArray]) -> "Trajectories":
+        """Join per-episode arrays: T (or T + 1, the last is dropped) observations and T actions each.
+
+        Raises:
+            DataError: if the episodes differ in dimensions or a pair does not fit together.
+        """
+        for name, arrays in (("observations", observations), ("actions", actions)):
+            for index, array in enumerate(arrays):
+                if array.ndim != 2 or array.shape[1] != arrays[0].shape[1]:
+                    raise DataError(
+                        f"episode {index}: {name} of shape {list(array.shape)}, expected [T, {arrays[0].shape[-1]}]"
+                    )
+        lengths = [len(array) for array in actions]
+        for index, (states, length) in enumerate(zip(observations, lengths, strict=True)):
+            if len(states) not in (length, length + 1):
+                raise DataError(f"episode {index}: {len(states)} observations do not go with {length} actions")
+        if not lengths:
+            raise DataError("there are no episodes")
+        return cls(
+            np.concatenate([a[:n] for a, n in zip(observations, lengths, strict=True)], dtype=np.float32),
+            np.concatenate(actions, dtype=np.float32),
+            np.cumsum(lengths, dtype=np.int64),
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Trajectories"]) -> "Trajectories":
+        """All episodes of all parts, in order."""
+        if not parts:
+            raise DataError("there are no trajectories to concatenate")
+        for name in ("observation_dim", "action_dim"):
+            if len({getattr(part, name) for part in parts}) > 1:
+                raise DataError(f"{name} differs: {', '.join(str(getattr(part, name)) for part in parts)}")
+        return cls(
+            np.concatenate([part.observations for part in parts]),
+            np.concatenate([part.actions for part in parts]),
+            np.cumsum(np.concatenate([part.lengths for part in parts]), dtype=np.int64),
+        )
+
+    @property
+    def num_episodes(self) -> int:
+        return len(self.ends)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Transitions of each episode, [E]."""
+        return np.diff(self.ends, prepend=np.int64(0))
+
+    @property
+    def observation_dim(self) -> int:
+        return self.observations.shape[1]
+
+    @property
+    def action_dim(self) -> int:
+        return self.actions.shape[1]
+
+    def __len__(self) -> int:
+        """Transitions in all episodes."""
+        return len(self.actions)
+
+    def episode(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Observations [T, observation_dim] and actions [T, action_dim] of one episode, as views."""
+        rows = self._rows(index)
+        return self.observations[rows], self.actions[rows]
+
+    def select(self, indices: Sequence[int] | NDArray[np.integer]) -> "Trajectories":
+        """These episodes, in this order."""
+        if not len(indices):
+            raise DataError("there are no episodes")
+        rows = np.concatenate([np.arange(r.start, r.stop) for r in map(self._rows, indices)])
+        lengths = self.lengths[np.asarray(indices)]
+        return Trajectories(self.observations[rows], self.actions[rows], np.cumsum(lengths, dtype=np.int64))
+
+    def split(self, validation_fraction: float, seed: int) -> tuple["Trajectories", "Trajectories"]:
+        """Random split into training and validation episodes, at least one each.
+
+        Raises:
+            DataError: if there is only one episode.
+        """
+        if self.num_episodes < 2:
+            raise DataError("a single episode cannot be split into training and validation: add another one")
+        held_out = min(max(round(self.num_episodes * validation_fraction), 1), self.num_episodes - 1)
+        order = np.random.default_rng(seed).permutation(self.num_episodes)
+        return self.select(np.sort(order[held_out:])), self.select(np.sort(order[:held_out]))
+
+    def window_starts(self, horizon: int) -> NDArray[np.int64]:
+        """Rows at which a window of `horizon` transitions of one episode begins, [W], ascending.
+
+        Raises:
+            DataError: if no episode is that long.
+        """
+        lengths = self.lengths
+        counts = np.maximum(lengths - horizon + 1, 0)
+        total = int(counts.sum())
+        if not total:
+            raise DataError(
+                f"no episode is as long as the horizon of {horizon} transitions: the longest has {lengths.max()}"
+            )
+        # Window w of an episode starts w rows after the episode: shift a running count to each episode's first row.
+        shift = (self.ends - lengths) - (np.cumsum(counts) - counts)
+        return np.arange(total, dtype=np.int64) + np.repeat(shift, counts)
+
+    def fingerprint(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of shapes and contents."""
+        digest = hashlib.sha256()
+        for array in (self.observations, self.actions, self.ends):
+            digest.update(repr(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
+
+    def _rows(self, index: int) -> slice:
+        if not -self.num_episodes <= index < self.num_episodes:
+            raise IndexError(f"episode {index} of {self.num_episodes}")
+        index = index % self.num_episodes
+        return slice(int(self.ends[index - 1]) if index else 0, int(self.ends[index]))
+
+    def _require_finite(self, name: str) -> None:
+        array = getattr(self, name)
+        finite = np.isfinite(array)
+        if finite.all():
+            return
+        row, column = np.argwhere(~finite)[0]
+        episode = int(np.searchsorted(self.ends, row, side="right"))
+        value = array[row, column]
+        row -= self._rows(episode).start
+        raise DataError(f"{name} must be finite: episode {episode}, row {row}, column {column} is {value}")

@@ -1,0 +1,18 @@
+"""Low-level environments, registered with Gymnasium on import: `skild_ray/Maze-v0` and `skild_ray/Kitchen-v0`.
+
+Every environment here has a one-dimensional float32 observation, actions in [-1, 1], an attribute `subtasks` (names in
+the order in which they count) and, in the info of every `reset` and `step`, `subtasks_solved`: how many of them were
+credited so far in the episode. An episode is a success when all of them were. It ends by itself: `terminated` once all
+sub-tasks are credited, `truncated` after `max_episode_steps`.
+"""
+
+import gymnasium as gym
+
+from skild_ray.envs.registry import make_env
+
+__all__ = ["make_env"]
+
+# The environments check themselves what Gymnasium's wrappers would, and truncate at their own argument.
+_PLAIN = {"disable_env_checker": True, "order_enforce": False}
+gym.register("skild_ray/Maze-v0", entry_point="skild_ray.envs.maze:MazeEnv", **_PLAIN)
+gym.register("skild_ray/Kitchen-v0", entry_point="skild_ray.envs.kitchen:KitchenEnv", **_PLAIN)

@@ -1,0 +1,252 @@
+"""The Franka kitchen: four sub-tasks with appliances, to be solved in a prescribed order."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal, get_args
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
+from gymnasium_robotics.envs.franka_kitchen import franka_env, kitchen_env
+from numpy.typing import NDArray
+
+Layout = Literal["d4rl", "franka", "qpos"]
+
+TASKS: dict[str, tuple[str, ...]] = {
+    "kbts": ("kettle", "bottom burner", "top burner", "slide cabinet"),
+    "mlsh": ("microwave", "light switch", "slide cabinet", "hinge cabinet"),
+    "mkls": ("microwave", "kettle", "light switch", "slide cabinet"),
+    "mixed": ("microwave", "kettle", "bottom burner", "light switch"),
+}
+SUBTASKS = tuple(kitchen_env.OBS_ELEMENT_GOALS)
+
+NUM_JOINTS = 9
+NUM_POSITIONS = 30
+NUM_VELOCITIES = 29
+DIMENSIONS: dict[Layout, int] = {"d4rl": 60, "franka": 59, "qpos": 30}
+
+# In the "franka" layout the robot's positions and velocities come first, then those of the objects.
+_FRANKA_TO_POSITIONS = np.r_[0:9, 18:39]
+
+# MuJoCo resets the simulation by itself when one of these occurs.
+_UNSTABLE = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{name}")) for name in ("QPOS", "QVEL", "QACC")]
+
+
+class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
+    """`FrankaKitchen-v1` of gymnasium-robotics with a prescribed order of sub-tasks, and faster.
+
+    With the same seed and actions the physics, the noise and the observation (in its layout) are those of the original,
+    bit for bit.
+
+    Observation, float32, of noisy readings; angles in rad, lengths in m:
+        "d4rl" [60]: positions of the robot's joints (9) and of the objects (21), and a goal (30) that D4RL appends. As in
+            SkiLD it is that of the "mixed" task whatever the task is, a constant.
+        "qpos" [30]: the same without the goal.
+        "franka" [59]: positions and velocities of the robot (9 + 9), then those of the objects (21 + 20).
+    Action [9]: joint velocities in units of 2 rad/s, held for 0.08 s, limited to [-1, 1].
+
+    Reward: 1 for each sub-task credited in the step. Those that remain are looked at in order; one is credited if it and
+    all before it are solved at that moment, which is when its element is within 0.3 of its goal (Euclidean norm). The
+    episode terminates when all are credited. If the simulation becomes unstable the episode terminates, too, with
+    the last observation before and `info["unstable"]`.
+
+    Public attributes: `subtasks`, `model` and `data` (MuJoCo's).
+
+    Args:
+        task: a key of TASKS, or names of sub-tasks in order.
+        observation: layout of the observation, see above.
+        max_episode_steps: steps after which an episode is truncated.
+        robot_noise_ratio: scale of the uniform noise on readings of the robot.
+        object_noise_ratio: scale of the uniform noise on readings of the objects.
+        render_mode: None, "rgb_array", "depth_array" or "human", as of the original.
+
+    Raises:
+        ValueError: on an unknown task, layout or render mode, or an action that is not finite.
+        gymnasium.error.ResetNeeded: if `step` is called before `reset` or after the end of an episode.
+    """
+
+    metadata = {"render_modes": ["human", "rgb_array", "depth_array"], "render_fps": 12}
+
+    def __init__(
+        self,
+        task: str | Sequence[str] = "kbts",
+        observation: Layout = "d4rl",
+        max_episode_steps: int = 280,
+        robot_noise_ratio: float = 0.01,
+        object_noise_ratio: float = 0.0005,
+        render_mode: str | None = None,
+    ):
+        if observation not in get_args(Layout):
+            raise ValueError(f"unknown observation layout {observation!r}: it is one of {', '.join(DIMENSIONS)}")
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise ValueError(f"unknown render mode {render_mode!r}: it is None or one of {self.metadata['render_modes']}")
+        self.subtasks = _subtasks(task)
+        self.layout = observation
+        self.max_episode_steps = max_episode_steps
+        self.render_mode = render_mode
+        self.observation_space = spaces.Box(-np.inf, np.inf, (DIMENSIONS[observation],), np.float32)
+        self.action_space = spaces.Box(-1.0, 1.0, (NUM_JOINTS,), np.float32)
+
+        original = _original()
+        robot = original.robot_env
+        self.model = original.model
+        self.data = mujoco.MjData(self.model)
+        self._renderer: MujocoRenderer | None = None
+        self._frame_skip = robot.frame_skip
+        self._step_s = robot.dt
+        self._initial_qpos = robot.init_qpos
+        # Velocities: clip(scale * clip(action, -1, 1), bounds), written as one clip.
+        self._action_scale = robot.act_rng
+        self._velocity_low = np.maximum(robot.robot_vel_bound[:NUM_JOINTS, 0], -robot.act_rng)
+        self._velocity_high = np.minimum(robot.robot_vel_bound[:NUM_JOINTS, 1], robot.act_rng)
+        self._position_low, self._position_high = robot.robot_pos_bound[:NUM_JOINTS].T
+        # Amplitudes in the order in which the original draws its noise. It reads those of the objects' positions one
+        # element early.
+        position_noise, velocity_noise = robot.robot_pos_noise_amp, robot.robot_vel_noise_amp
+        self._noise = np.concatenate(
+            (
+                robot_noise_ratio * position_noise[:NUM_JOINTS],
+                robot_noise_ratio * velocity_noise[:NUM_JOINTS],
+                object_noise_ratio * position_noise[NUM_JOINTS - 1 :],
+                object_noise_ratio * velocity_noise[NUM_JOINTS:],
+            )
+        )
+        self._elements = [
+            (kitchen_env.OBS_ELEMENT_INDICES[name], kitchen_env.OBS_ELEMENT_GOALS[name]) for name in self.subtasks
+        ]
+        self._solved = 0
+        self._steps_left = 0
+        self._joint_readings = np.zeros(NUM_JOINTS)
+        self._last_observation = np.zeros(DIMENSIONS[observation], np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Begin an episode from the one start state."""
+        super().reset(seed=seed)
+        mujoco.mj_resetData(self.model, self.data)
+        self.data.qpos[:] = self._initial_qpos
+        mujoco.mj_forward(self.model, self.data)
+        self._solved = 0
+        self._steps_left = self.max_episode_steps
+        observation = self._observe()
+        if self.render_mode == "human":
+            self.render()
+        return observation, {"subtasks_solved": 0}
+
+    def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """Move the joints for 0.08 s."""
+        if self._steps_left <= 0:
+            raise gym.error.ResetNeeded("the episode is over: call reset() before step()")
+        self._steps_left -= 1
+        velocity = self._action_scale * action
+        if not np.isfinite(velocity).all():
+            raise ValueError(f"the action must be finite, got {action}")
+        velocity = velocity.clip(self._velocity_low, self._velocity_high)
+        setpoint = self._joint_readings + velocity * self._step_s
+        self.data.ctrl[:] = setpoint.clip(self._position_low, self._position_high)
+        mujoco.mj_step(self.model, self.data, self._frame_skip)
+
+        if self.data.warning.number[_UNSTABLE].any():
+            self._steps_left = 0
+            return self._last_observation.copy(), 0.0, True, False, {"subtasks_solved": self._solved, "unstable": True}
+        observation = self._observe()
+        credited = self._credit()
+        terminated = self._solved == len(self.subtasks)
+        truncated = self._steps_left == 0 and not terminated
+        if terminated:
+            self._steps_left = 0
+        if self.render_mode == "human":
+            self.render()
+        return observation, float(credited), terminated, truncated, {"subtasks_solved": self._solved}
+
+    def convert_observations(self, observations: NDArray[Any]) -> NDArray[Any]:
+        """Observations [N, d] of a data set in another layout as this environment's [N, D].
+
+        The layout is known by its dimensions; one that is this environment's is returned as it is.
+
+        Raises:
+            ValueError: if the observations are of no known layout, or lack what this one has.
+        """
+        dimensions = observations.shape[-1]
+        if dimensions == DIMENSIONS[self.layout]:
+            return observations
+        if dimensions not in DIMENSIONS.values():
+            raise ValueError(f"observations have {dimensions} dimensions, kitchen layouts have 30, 59 or 60")
+        if self.layout == "franka":
+            raise ValueError(f"{dimensions}-dimensional observations lack the velocities of the 'franka' layout")
+        is_franka = dimensions == DIMENSIONS["franka"]
+        positions = observations[..., _FRANKA_TO_POSITIONS] if is_franka else observations[..., :NUM_POSITIONS]
+        if self.layout == "qpos":
+            return positions
+        goals = np.broadcast_to(_goal().astype(positions.dtype), positions.shape)
+        return np.concatenate((positions, goals), axis=-1)
+
+    def render(self) -> Any:
+        """A picture from the original's camera, uint8 [480, 480, 3] (or nothing on a screen)."""
+        if self.render_mode is None:
+            return None
+        if self._renderer is None:
+            self._renderer = MujocoRenderer(
+                self.model, self.data, franka_env.DEFAULT_CAMERA_CONFIG, width=480, height=480
+            )
+        return self._renderer.render(self.render_mode)
+
+    def close(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _observe(self) -> NDArray[np.float32]:
+        qpos, qvel = self.data.qpos, self.data.qvel
+        reading = np.concatenate((qpos[:NUM_JOINTS], qvel[:NUM_JOINTS], qpos[NUM_JOINTS:], qvel[NUM_JOINTS:]))
+        reading += self._noise * self.np_random.uniform(-1.0, 1.0, reading.size)
+        self._joint_readings = reading[:NUM_JOINTS]
+        observation = self._last_observation = np.empty_like(self._last_observation)
+        if self.layout == "franka":
+            observation[:] = reading
+        else:
+            observation[:NUM_POSITIONS] = reading[_FRANKA_TO_POSITIONS]
+            observation[NUM_POSITIONS:] = _goal()[: observation.size - NUM_POSITIONS]
+        return observation
+
+    def _credit(self) -> int:
+        """Credit what is solved of the remaining sub-tasks, up to the first that is not."""
+        before = self._solved
+        qpos = self.data.qpos
+        for element, goal in self._elements[before:]:
+            if np.linalg.norm(qpos[element] - goal) >= kitchen_env.BONUS_THRESH:
+                break
+            self._solved += 1
+        return self._solved - before
+
+
+def _subtasks(task: str | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(task, str):
+        if task not in TASKS:
+            raise ValueError(f"unknown kitchen task {task!r}: it is one of {', '.join(TASKS)}, or a list of sub-tasks")
+        return TASKS[task]
+    names = tuple(task)
+    for name in names:
+        if name not in SUBTASKS:
+            raise ValueError(f"unknown kitchen sub-task {name!r}: it is one of {', '.join(SUBTASKS)}")
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"a kitchen task is a list of different sub-tasks, at least one, got {list(names)}")
+    return names
+
+
+@cache
+def _original() -> kitchen_env.KitchenEnv:
+    """The original, made once in a process: its model is 150 MB and constant, so all kitchens share it."""
+    return kitchen_env.KitchenEnv()
+
+
+@cache
+def _goal() -> NDArray[np.float64]:
+    """D4RL's goal vector [30] of the "mixed" task: zero but for the elements of its sub-tasks."""
+    goal = np.zeros(NUM_POSITIONS)
+    for name in TASKS["mixed"]:
+        goal[kitchen_env.OBS_ELEMENT_INDICES[name]] = kitchen_env.OBS_ELEMENT_GOALS[name]
+    return goal

@@ -1,0 +1,1 @@
+"""Rollouts of finished policies, their statistics, and the report."""

@@ -1,0 +1,161 @@
+"""The report's maps: exploration over training, demonstration support, and whom the policy follows where."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+
+from skild_ray.algorithms.pretrained import Pretrained, load_discriminator, load_head
+from skild_ray.algorithms.train import REPLAY_FILE
+from skild_ray.artifacts import Artifact
+from skild_ray.config import Experiment
+from skild_ray.errors import ArtifactError, ConfigError
+from skild_ray.evaluation.maze_map import BINS_PER_CELL, RAMP, SMALL, MazeMap, Points
+from skild_ray.evaluation.page import Markup, caption, element, figure, note, panels, ramp
+from skild_ray.evaluation.policy import STAGES, Agent, load_agent
+from skild_ray.models.discriminator import Discriminator
+from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE
+
+QUARTERS = ("First quarter", "Second quarter", "Third quarter", "Last quarter")
+MAX_STATES = 20_000
+MAX_PATHS = 30
+PATH_STRIDE = 8
+
+States = NDArray[np.float32]
+
+
+def maze_section(run_dir: Path, stages: Sequence[Artifact], experiment: Experiment) -> list[Markup]:
+    """Maps of everything there is to map; none where the environment has no walls."""
+    found = {artifact.stage: artifact for artifact in stages}
+    if "demo_discriminator" not in found:
+        return []
+    try:
+        plan = MazeMap.of(experiment.environment)
+    except ConfigError as error:
+        return [note(f"No maps: {error}.")]
+    if plan is None:
+        return []
+    paths = _demonstrations(found["demo_discriminator"])
+    content: list[Markup] = []
+    for artifact in (found[stage] for stage in STAGES if stage in found):
+        content += _agent_maps(run_dir, artifact, plan, paths)
+    if not content:
+        discriminator = load_discriminator(found["demo_discriminator"])
+        content = [*_support_heading(), panels([_support_at_rest("offline", plan, discriminator, paths)], wide=True)]
+    return content
+
+
+def _agent_maps(run_dir: Path, artifact: Artifact, plan: MazeMap, paths: Sequence[Points]) -> list[Markup]:
+    replay_file = artifact.path / REPLAY_FILE
+    if not replay_file.exists():
+        return [note(f"No maps of the agent: {replay_file} is missing.")]
+    try:
+        agent, pretrained = load_agent(artifact.path), Pretrained.open(run_dir)
+    except ArtifactError as error:
+        return [note(f"No maps of the agent: {error}.")]
+    with np.load(replay_file) as replay:
+        states, terminated = replay["obs"], replay["terminated"]
+    some = states[np.linspace(0, len(states) - 1, min(len(states), MAX_STATES)).astype(int)]
+    name, discriminator = artifact.stage, agent.module.discriminator
+    return [
+        element("h3", "Where the agent was"),
+        note(
+            f"States at the beginning of skills, a square of {1 / BINS_PER_CELL:g} m each, over the part of training that "
+            "the replay holds."
+        ),
+        *_visits(name, plan, states, terminated),
+        *_support_heading(),
+        panels(
+            [
+                _support_at_visited(name, plan, discriminator, some, paths),
+                _support_at_rest(name, plan, discriminator, paths),
+            ],
+            wide=True,
+        ),
+        element("h3", "Whom the policy follows"),
+        note(
+            "Divergence of the trained policy from its two references. Within the demonstrations' support it is pulled "
+            "to the posterior, elsewhere to the prior."
+        ),
+        *_divergences(name, plan, agent, pretrained, some, paths),
+    ]
+
+
+def _visits(name: str, plan: MazeMap, states: States, terminated: NDArray[np.float32]) -> list[Markup]:
+    """Visits in each quarter of the replay, which is in the order of time, on one logarithmic scale."""
+    parts = np.array_split(np.arange(len(states)), len(QUARTERS))
+    counts = [plan.counts(states[part, :2]) for part in parts]
+    most = max(2.0, *(float(count.max()) for count in counts))
+    figures = []
+    for index, (quarter, part, count) in enumerate(zip(QUARTERS, parts, counts, strict=True)):
+        visited = np.where(count > 0, np.log(np.maximum(count, 1)), np.nan)
+        svg = plan.draw(f"{name}-visits-{index}", f"Visited squares, {quarter.lower()}", visited, 0, np.log(most), width=SMALL)
+        said = f"{len(part):,} skill steps, target reached {int(terminated[part].sum()):,} times"
+        figures.append(figure(quarter, svg, caption(said)))
+    return [ramp("1", f"{most:.0f} visits", RAMP), panels(figures)]
+
+
+def _divergences(
+    name: str, plan: MazeMap, agent: Agent, pretrained: Pretrained, states: States, paths: Sequence[Points]
+) -> list[Markup]:
+    """KL(pi || posterior) and KL(pi || prior) on one logarithmic scale."""
+    policy = agent.module.policy
+    references = {"posterior": load_head(pretrained.skill_posterior), "prior": load_head(pretrained.skill_prior)}
+    floor = agent.experiment.algorithm.sigma_floor
+    with torch.inference_mode():
+        inputs = torch.from_numpy(states)
+        skills = policy(inputs)
+        values = {key: skills.kl(head(inputs).floored(floor)).sum(-1).numpy() for key, head in references.items()}
+    low, high = np.quantile(np.concatenate(list(values.values())), (0.02, 0.98)).clip(1e-3)
+    figures = []
+    for reference, divergence in values.items():
+        field = np.log(plan.means(states[:, :2], divergence).clip(1e-3))
+        title = f"KL(π ‖ {reference}) at visited states"
+        svg = plan.draw(f"{name}-kl-{reference}", title, field, np.log(low), np.log(high), paths=paths)
+        figures.append(figure(title, svg))
+    return [ramp(f"{low:.3g}", f"{high:.3g} nats, logarithmic", RAMP), panels(figures, wide=True)]
+
+
+def _support_at_visited(
+    name: str, plan: MazeMap, discriminator: Discriminator, states: States, paths: Sequence[Points]
+) -> Markup:
+    field = plan.means(states[:, :2], _support(discriminator, states))
+    return _support_figure(f"{name}-visited", "D(s) at visited states", plan, field, paths)
+
+
+def _support_at_rest(name: str, plan: MazeMap, discriminator: Discriminator, paths: Sequence[Points]) -> Markup:
+    """D(s) all over the map, with every column of s but the position at 0."""
+    squares = plan.squares()
+    states = np.zeros((len(squares), discriminator.standardize.mean.numel()), np.float32)
+    states[:, :2] = squares
+    field = plan.means(squares, _support(discriminator, states))
+    return _support_figure(f"{name}-rest", "D(s) all over the map, at rest", plan, field, paths)
+
+
+def _support_figure(
+    name: str, title: str, plan: MazeMap, field: NDArray[np.float64], paths: Sequence[Points]
+) -> Markup:
+    return figure(title, plan.draw(f"{name}-support", title, field, 0, 1, paths=paths))
+
+
+def _support_heading() -> list[Markup]:
+    return [
+        element("h3", "Demonstration support"),
+        note("Where the discriminator takes a state for one of the demonstrations, which are drawn as lines."),
+        ramp("D(s) = 0", "1", RAMP),
+    ]
+
+
+@torch.inference_mode()
+def _support(discriminator: Discriminator, states: States) -> NDArray[np.float32]:
+    return discriminator(torch.from_numpy(states)).sigmoid().numpy()
+
+
+def _demonstrations(artifact: Artifact) -> list[Points]:
+    """Positions along the demonstrations, a few of them and every few steps: they are drawn, not counted."""
+    stored = safetensors.numpy.load_file(artifact.path / DEMONSTRATIONS_FILE)
+    episodes = np.split(stored["observations"], stored["ends"][:-1])
+    return [episode[::PATH_STRIDE, :2] for episode in episodes[:MAX_PATHS]]

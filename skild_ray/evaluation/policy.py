@@ -1,0 +1,99 @@
+"""Policies to evaluate: a finished run's, one of its checkpoints', or one of the references."""
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from numpy.typing import NDArray
+from ray.rllib.core.columns import Columns
+from torch import Tensor
+
+from skild_ray.algorithms.pretrained import Pretrained
+from skild_ray.algorithms.skild import SkiLDTorchRLModule
+from skild_ray.artifacts import open_artifact
+from skild_ray.config import Experiment, load_experiment
+from skild_ray.errors import ArtifactError
+
+Which = Literal["trained", "initial"]
+STAGES = ("demo_rl", "imitation")
+MODULE_FOLDER = "learner_group/learner/rl_module/default_policy"
+
+Policy = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Observations [N, observation_dim] to skills [N, latent_dim]."""
+
+
+@dataclass(frozen=True)
+class Agent:
+    """The networks of stage 4 with where they come from."""
+
+    experiment: Experiment
+    run_dir: Path
+    module: SkiLDTorchRLModule
+    env_steps: int
+    """Environment steps it was trained for."""
+
+    def policy(self, deterministic: bool, seed: int) -> Policy:
+        """Acts by the mean of pi(.|s), or by samples that `seed` fixes."""
+        torch.manual_seed(seed)
+        act = self.module.forward_inference if deterministic else self.module.forward_exploration
+
+        def choose(observations: NDArray[np.float32]) -> NDArray[np.float32]:
+            actions: Tensor = act({Columns.OBS: torch.from_numpy(observations)})[Columns.ACTIONS]
+            return actions.numpy()
+
+        return choose
+
+
+def load_agent(path: str | Path, which: Which = "trained") -> Agent:
+    """The agent of a run directory, of its stage-4 artifact, or of a checkpoint that `SkiLD.save_to_path` wrote.
+
+    Args:
+        path: `runs/<experiment>`, `runs/<experiment>/demo_rl` (or `imitation`), or a checkpoint directory.
+        which: 'initial' gives the policy that training started from.
+
+    Raises:
+        ArtifactError: nothing of the kind is there, or it is damaged.
+    """
+    path = Path(path)
+    if (path / "algorithm_state.pkl").exists():
+        return _from_checkpoint(path, which)
+    found = [folder for folder in (path, *(path / stage for stage in STAGES)) if (folder / "artifact.json").exists()]
+    found = [folder for folder in found if folder.name in STAGES]
+    if not found:
+        raise ArtifactError(f"{path}: neither a run with a finished stage 4, nor a checkpoint; train it: skild-ray pipeline EXPERIMENT")
+    artifact = open_artifact(found[0].parent, found[0].name)
+    experiment = load_experiment(artifact.path / "config.yaml")
+    run_dir = artifact.path.parent
+    module = build_module(run_dir, experiment)
+    if which == "trained":
+        module.load_state_dict(artifact.weights())
+    steps = int(artifact.facts["env_steps"]) if which == "trained" else 0
+    return Agent(experiment, run_dir, module, steps)
+
+
+def build_module(run_dir: Path, experiment: Experiment) -> SkiLDTorchRLModule:
+    """The networks as training starts with them, from the artifacts in `run_dir`."""
+    pretrained = Pretrained.open(run_dir)
+    facts = pretrained.skill_prior.facts
+    return SkiLDTorchRLModule(
+        observation_space=Box(-np.inf, np.inf, (facts["observation_dim"],), np.float32),
+        action_space=Box(-np.inf, np.inf, (pretrained.experiment.skill.latent_dim,), np.float32),
+        inference_only=False,
+        model_config={"run_dir": str(run_dir), "algorithm": experiment.algorithm.model_dump()},
+    )
+
+
+def _from_checkpoint(path: Path, which: Which) -> Agent:
+    with (path / "algorithm_state.pkl").open("rb") as file:
+        env_steps = pickle.load(file)["skild"]["counts"]["env_steps"]
+    module = SkiLDTorchRLModule.from_checkpoint(str((path / MODULE_FOLDER).resolve()))
+    run_dir = Path(module.model_config["run_dir"])
+    experiment = Pretrained.open(run_dir).experiment.model_copy(update={"algorithm": module.settings})
+    if which == "initial":
+        return Agent(experiment, run_dir, build_module(run_dir, experiment), 0)
+    return Agent(experiment, run_dir, module, env_steps)

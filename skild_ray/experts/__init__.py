@@ -1,0 +1,31 @@
+"""Scripted demonstrators, by name."""
+
+import importlib
+
+from skild_ray.errors import ConfigError
+from skild_ray.experts.base import Expert
+
+__all__ = ["EXPERTS", "Expert", "load_expert"]
+
+EXPERTS = {"maze": "skild_ray.experts.maze:MazeExpert"}
+
+
+def load_expert(name: str) -> type[Expert]:
+    """The expert's class.
+
+    Args:
+        name: a key of EXPERTS, or `module:attribute` of a class with the methods of `Expert`.
+
+    Raises:
+        ConfigError: if there is no such expert.
+    """
+    module_name, colon, attribute = EXPERTS.get(name, name).partition(":")
+    if not colon:
+        raise ConfigError(f"unknown expert {name!r}: it is one of {', '.join(EXPERTS)}, or 'module:attribute'")
+    try:
+        expert = getattr(importlib.import_module(module_name), attribute, None)
+    except ImportError as error:
+        raise ConfigError(f"expert {name!r}: cannot import {module_name!r}: {error}") from error
+    if not (isinstance(expert, type) and hasattr(expert, "reset") and hasattr(expert, "act")):
+        raise ConfigError(f"expert {name!r}: {module_name!r} has no class {attribute!r} with methods reset and act")
+    return expert

@@ -1,0 +1,22 @@
+"""What a scripted demonstrator is."""
+
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Expert(Protocol):
+    """Solves an environment's task from its observations and public attributes; it acts through `env.step` only.
+
+    The same generator state and the same observations give the same actions.
+    """
+
+    def __init__(self, env: gym.Env, rng: np.random.Generator, **kwargs: Any): ...
+
+    def reset(self, observation: NDArray[np.float32]) -> None:
+        """Prepare for the episode that `env.reset` just began."""
+
+    def act(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The action for this observation, without any exploration noise."""

@@ -1,0 +1,1 @@
+"""Torch modules and their losses. Nothing here knows Ray or an environment."""

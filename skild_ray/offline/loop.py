@@ -1,0 +1,303 @@
+"""The training loop of the offline stages: one Ray Train job a stage."""
+
+import contextlib
+import math
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import safetensors.numpy
+import torch
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.util.queue import Empty, Queue
+from torch import Tensor, nn
+
+from skild_ray.artifacts import Artifact, publish, writable
+from skild_ray.config import Experiment, Training
+from skild_ray.data.trajectories import Trajectories
+from skild_ray.errors import SkildError
+from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE, DemoDiscriminatorProblem
+from skild_ray.offline.problem import Batch, Inputs, Problem, worker_seed
+from skild_ray.offline.skill_posterior import SkillPosteriorProblem
+from skild_ray.offline.skill_prior import SkillPriorProblem
+from skild_ray.progress import TaskProgress
+
+PROBLEMS: Mapping[str, type] = {
+    "skill_prior": SkillPriorProblem,
+    "skill_posterior": SkillPosteriorProblem,
+    "demo_discriminator": DemoDiscriminatorProblem,
+}
+MAX_WORKER_FAILURES = 3
+STATE_FILE = "state.pt"
+
+Row = dict[str, float]
+
+
+def train_stage(
+    experiment: Experiment,
+    stage: str,
+    task_agnostic: Sequence[Trajectories],
+    demonstrations: Sequence[Trajectories],
+    inputs: Sequence[Artifact],
+    fingerprint: str,
+) -> Artifact:
+    """Train one offline stage as a Ray Train job and publish its artifact.
+
+    A job that was stopped, whoever stopped it, goes on from its last checkpoint when it is started again with the
+    same fingerprint.
+
+    Raises:
+        SkildError: training failed; one line with the reason.
+        ArtifactError: the run directory cannot be written.
+    """
+    work = experiment.run_dir / ".work"
+    name = f"{stage}-{fingerprint}"
+    with writable(work):
+        work.mkdir(parents=True, exist_ok=True)
+        if not os.access(work, os.W_OK):
+            raise PermissionError(13, "Permission denied", str(work))
+    settings: Training = getattr(experiment, stage)
+    events = Queue(actor_options={"num_cpus": 0})
+    resources = experiment.resources
+    trainer = TorchTrainer(
+        _worker_loop,
+        train_loop_config={
+            "stage": stage,
+            "inputs": ray.put(
+                Inputs(experiment, task_agnostic, demonstrations, {artifact.stage: artifact.weights() for artifact in inputs})
+            ),
+            "events": events,
+        },
+        scaling_config=ScalingConfig(
+            num_workers=resources.train_workers,
+            use_gpu=resources.use_gpu,
+            resources_per_worker={"CPU": resources.cpus_per_train_worker, **({"GPU": 1} if resources.use_gpu else {})},
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(work.resolve()),
+            failure_config=FailureConfig(max_failures=MAX_WORKER_FAILURES),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    with _show(stage, settings.iterations, events):
+        try:
+            result = trainer.fit()
+        except Exception as error:
+            raise SkildError(f"{stage}: training failed: {_root_cause(error)}") from error
+    assert result.checkpoint is not None
+    with result.checkpoint.as_directory() as folder:
+        state = torch.load(Path(folder) / STATE_FILE, weights_only=True)
+    extra = [_save_demonstrations(work, demonstrations)] if stage == "demo_discriminator" else []
+    artifact = publish(
+        experiment,
+        stage,
+        state["best_weights"],
+        state["rows"],
+        fingerprint=fingerprint,
+        data={
+            "task_agnostic": ",".join(source.fingerprint() for source in task_agnostic),
+            "demonstrations": ",".join(source.fingerprint() for source in demonstrations),
+        },
+        inputs=inputs,
+        facts={
+            "observation_dim": task_agnostic[0].observation_dim,
+            "action_dim": task_agnostic[0].action_dim,
+            "iterations": state["iteration"],
+            "seconds": round(state["seconds"], 1),
+            "best_validation_loss": state["best_loss"],
+        },
+        extra=extra,
+    )
+    shutil.rmtree(work / name, ignore_errors=True)
+    return artifact
+
+
+def _save_demonstrations(folder: Path, demonstrations: Sequence[Trajectories]) -> Path:
+    together = Trajectories.concatenate(demonstrations)
+    path = folder / DEMONSTRATIONS_FILE
+    with writable(path):
+        arrays = {"observations": together.observations, "actions": together.actions, "ends": together.ends}
+        safetensors.numpy.save_file(arrays, path)
+    return path
+
+
+def _worker_loop(config: dict[str, Any]) -> None:
+    """What each Train worker runs: restore, then train, validate and checkpoint until done."""
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
+    inputs: Inputs = ray.get(config["inputs"])
+    stage, events = config["stage"], config["events"]
+    torch.set_num_threads(inputs.experiment.resources.cpus_per_train_worker)
+    seed = worker_seed(inputs.experiment, stage, rank)
+    torch.manual_seed(worker_seed(inputs.experiment, stage, 0))  # equal initial weights on every rank
+    problem: Problem = PROBLEMS[stage](inputs, seed)
+    torch.manual_seed(seed)
+    run = _Run(problem, ray.train.torch.get_device())
+    if checkpoint := ray.train.get_checkpoint():
+        with checkpoint.as_directory() as folder:
+            run.restore(torch.load(Path(folder) / STATE_FILE, weights_only=True))
+
+    settings = problem.settings
+    saved = time.monotonic()
+    while not run.finished:
+        row = run.advance(settings.validation_interval)
+        if rank == 0:
+            events.put(row)
+        if time.monotonic() - saved >= settings.checkpoint_interval_s and not run.finished:
+            _report(run, rank)
+            saved = time.monotonic()
+    _report(run, rank)
+
+
+def _report(run: "_Run", rank: int) -> None:
+    """Hand rank 0's state to Ray Train; a barrier for all workers."""
+    if rank != 0:
+        ray.train.report({})
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(run.state(), Path(folder) / STATE_FILE)
+        ray.train.report({"iteration": run.iteration}, checkpoint=Checkpoint.from_directory(folder))
+
+
+class _Run:
+    """Progress of one training: model, optimiser, best weights so far and the rows of metrics."""
+
+    def __init__(self, problem: Problem, device: torch.device) -> None:
+        self.problem, self.settings, self.device = problem, problem.settings, device
+        self.module = problem.module.to(device)
+        self.parallel: nn.Module = ray.train.torch.prepare_model(self.module, move_to_device=False)
+        trainable = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            trainable, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
+        )
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
+        self.validation = [self._to_device(batch) for batch in problem.validation()]
+        self.iteration, self.seconds, self.stale = 0, 0.0, 0
+        self.best_loss, self.best_weights = math.inf, _copy(self.module)
+        self.rows: list[Row] = []
+
+    @property
+    def finished(self) -> bool:
+        patience = self.settings.patience
+        return self.iteration >= self.settings.iterations or (patience is not None and self.stale >= patience)
+
+    def advance(self, iterations: int) -> Row:
+        """Train for up to `iterations` steps, validate, and return the row of metrics."""
+        started, first = time.monotonic(), self.iteration
+        self.parallel.train()
+        while self.iteration < min(first + iterations, self.settings.iterations):
+            losses = self.problem.losses(self.parallel, self._to_device(self.problem.batch()))
+            self.optimizer.zero_grad(set_to_none=True)
+            losses.total.backward()
+            if self.settings.gradient_clip is not None:
+                nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.gradient_clip, foreach=True)
+            self.optimizer.step()
+            self.scheduler.step()
+            self.iteration += 1
+        trained = {f"train_{name}": float(value) for name, value in losses._asdict().items()}
+        if not all(map(math.isfinite, trained.values())):
+            raise FloatingPointError(
+                f"the loss is not finite at iteration {self.iteration} ({trained}); lower learning_rate or check the data"
+            )
+        elapsed = time.monotonic() - started
+        validated = self._validate()
+        self.seconds += time.monotonic() - started
+        self._keep_best(validated["val_total"])
+        samples = (self.iteration - first) * self.settings.batch_size
+        row: Row = {"iteration": self.iteration, "seconds": self.seconds, **trained, **validated}
+        row |= {"learning_rate": self.scheduler.get_last_lr()[0], "samples_per_s": samples / elapsed}
+        self.rows.append(row)
+        return row
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on exactly where this leaves off."""
+        return {
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "sampler": self.problem.sampler_state(),
+            "torch_generator": torch.get_rng_state(),
+            "iteration": self.iteration,
+            "seconds": self.seconds,
+            "stale": self.stale,
+            "best_loss": self.best_loss,
+            "best_weights": self.best_weights,
+            "rows": self.rows,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.problem.restore_sampler(state["sampler"])
+        torch.set_rng_state(state["torch_generator"])
+        for name in ("iteration", "seconds", "stale", "best_loss", "best_weights", "rows"):
+            setattr(self, name, state[name])
+
+    @torch.no_grad()
+    def _validate(self) -> Row:
+        """Mean of each loss over the held-out batches, by number of rows; the same noise every time."""
+        self.module.eval()
+        sums: dict[str, Tensor] = {}
+        total = sum(len(batch[0]) for batch in self.validation)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for batch in self.validation:
+                for name, value in self.problem.losses(self.module, batch)._asdict().items():
+                    sums[name] = sums.get(name, torch.zeros(())) + value.cpu() * len(batch[0]) / total
+        return {f"val_{name}": float(value) for name, value in sums.items()}
+
+    def _keep_best(self, loss: float) -> None:
+        if loss < self.best_loss:
+            self.best_loss, self.best_weights, self.stale = loss, _copy(self.module), 0
+        else:
+            self.stale += 1
+
+    def _rate(self, iteration: int) -> float:
+        """Factor on the learning rate: linear warm-up, then constant, or half a cosine down to 1 %."""
+        factor = min(1.0, (iteration + 1) / max(1, self.settings.warmup_iterations))
+        if self.settings.schedule == "cosine":
+            factor *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, iteration / self.settings.iterations)))
+        return factor
+
+    def _to_device(self, batch: Batch) -> Batch:
+        return tuple(part.to(self.device, non_blocking=True) for part in batch)
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+
+
+@contextlib.contextmanager
+def _show(stage: str, iterations: int, events: Queue) -> Iterator[None]:
+    """Show rows as they come from the workers, in a thread: `fit` blocks the main one."""
+    finished = threading.Event()
+
+    def follow() -> None:
+        with TaskProgress(stage.replace("_", " "), iterations, "iterations") as progress:
+            while not finished.is_set():
+                with contextlib.suppress(Empty):
+                    row = events.get(timeout=0.5)
+                    progress.update(row["iteration"], f"loss {row['train_total']:.4f}, held out {row['val_total']:.4f}")
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+        events.shutdown()
+
+
+def _root_cause(error: BaseException) -> str:
+    """The last line of what a worker raised, without Ray's wrapping."""
+    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

@@ -1,0 +1,71 @@
+"""What the offline training loop needs to know of a stage."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skild_ray.config import Experiment, Training
+from skild_ray.data.trajectories import Trajectories
+
+Batch = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything a stage is trained from, as it reaches each worker."""
+
+    experiment: Experiment
+    task_agnostic: Sequence[Trajectories]
+    demonstrations: Sequence[Trajectories]
+    weights: Mapping[str, Mapping[str, Tensor]]
+    """Weights of finished stages, by stage name."""
+
+    def split(self, kind: str) -> tuple[list[Trajectories], list[Trajectories], list[float]]:
+        """Training and held-out episodes of every source of 'task_agnostic' or 'demonstrations', and their weights."""
+        sources: Sequence[Trajectories] = getattr(self, kind)
+        fraction, seed = self.experiment.data.validation_fraction, self.experiment.seed
+        pairs = [source.split(fraction, seed) for source in sources]
+        weights = [source.weight for source in getattr(self.experiment.data, kind)]
+        return [train for train, _ in pairs], [held_out for _, held_out in pairs], weights
+
+
+class Problem(Protocol):
+    """A model, its batches and its loss."""
+
+    module: nn.Module
+    settings: Training
+
+    def batch(self) -> Batch:
+        """The next training batch."""
+
+    def validation(self) -> Sequence[Batch]:
+        """Fixed batches of held-out episodes."""
+
+    def losses(self, module: nn.Module, batch: Batch) -> Any:
+        """A named tuple of scalars of which `total` is minimised; `module` is `self.module`, perhaps data-parallel."""
+
+    def sampler_state(self) -> dict[str, Any]:
+        """What `restore_sampler` needs to continue the sequence of batches exactly."""
+
+    def restore_sampler(self, state: dict[str, Any]) -> None: ...
+
+
+class HeadLosses(NamedTuple):
+    """A loss with a single part."""
+
+    total: Tensor
+
+
+def worker_seed(experiment: Experiment, stage: str, rank: int) -> int:
+    """Seed of one Train worker: its own for each stage and rank."""
+    entropy = [experiment.seed, *stage.encode(), rank]
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+
+def chunks(batch: Batch, size: int) -> list[Batch]:
+    """Split every tensor of a batch along its first axis into pieces of at most `size` rows."""
+    return list(zip(*(torch.split(part, size) for part in batch), strict=True))

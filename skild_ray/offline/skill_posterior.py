@@ -1,0 +1,71 @@
+"""Stage 2: skill posterior q(z|s) on the demonstrations, encoder and decoder frozen (section 4.2)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from skild_ray.data.windows import WindowSampler
+from skild_ray.models.gaussian import Gaussian
+from skild_ray.models.skill_model import SkillModel
+from skild_ray.offline.problem import Batch, HeadLosses, Inputs, chunks
+
+
+class SkillPosteriorProblem:
+    """Minimise -log q(z | s_0), summed over dimensions, of z ~ encoder(window) over the demonstrations' windows.
+
+    The encoder is frozen, so the Gaussian it gives each window is computed once; an iteration draws z from it and
+    noise on the standardised state, which keeps a head that sees only a handful of demonstrations from memorising
+    them.
+    """
+
+    def __init__(self, inputs: Inputs, seed: int) -> None:
+        experiment = inputs.experiment
+        self.settings = experiment.skill_posterior
+        train, held_out, weights = inputs.split("demonstrations")
+        skill_model = SkillModel(train[0].observation_dim, train[0].action_dim, experiment.skill)
+        skill_model.load_state_dict(inputs.weights["skill_prior"])
+        skill_model.eval().requires_grad_(False)
+        head = type(skill_model.prior)(train[0].observation_dim, experiment.skill)
+        head.load_state_dict(skill_model.prior.state_dict() if self.settings.init_from_prior else head.state_dict())
+        head.standardize.load_state_dict(skill_model.standardize.state_dict())
+        self.module = head
+
+        horizon = experiment.skill.horizon
+        everything = WindowSampler(train, weights, horizon, seed)
+        self._states, self._mean, self._log_std = _encode(skill_model, everything.all_windows(everything.num_windows))
+        self._generator = torch.Generator().manual_seed(seed)
+        windows = WindowSampler(held_out, weights, horizon, seed).all_windows(self.settings.validation_samples)
+        states, mean, log_std = _encode(skill_model, windows)
+        self._held_out = (states, Gaussian(mean, log_std).sample(torch.Generator().manual_seed(seed)))
+
+    def batch(self) -> Batch:
+        rows = torch.randint(len(self._states), (self.settings.batch_size,), generator=self._generator)
+        latents = Gaussian(self._mean[rows], self._log_std[rows]).sample(self._generator)
+        noise = torch.randn(rows.numel(), self._states.shape[1], generator=self._generator)
+        return self._states[rows] + self.settings.observation_noise * noise, latents
+
+    def validation(self) -> Sequence[Batch]:
+        return chunks(self._held_out, 4096)
+
+    def losses(self, module: nn.Module, batch: Batch) -> HeadLosses:
+        states, latents = batch
+        return HeadLosses(-module(states, standardised=True).log_prob(latents).mean())
+
+    def sampler_state(self) -> dict[str, Any]:
+        return {"generator": self._generator.get_state()}
+
+    def restore_sampler(self, state: dict[str, Any]) -> None:
+        self._generator.set_state(state["generator"])
+
+
+@torch.no_grad()
+def _encode(skill_model: SkillModel, windows: Batch) -> Batch:
+    """Standardised first state, mean and log-std of q(z | s, a) of every window."""
+    parts = [
+        (skill_model.standardize(states[:, 0]), *skill_model.encode(states, actions))
+        for states, actions in chunks(windows, 1024)
+    ]
+    states, mean, log_std = (torch.cat(column) for column in zip(*parts, strict=True))
+    return states, mean, log_std

@@ -1,0 +1,42 @@
+"""Stage 1: skill encoder, decoder and prior on windows of the task-agnostic trajectories (section 4.1)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from skild_ray.data.windows import WindowSampler
+from skild_ray.models.skill_model import SkillLosses, SkillModel
+from skild_ray.offline.problem import Batch, Inputs, chunks
+
+
+class SkillPriorProblem:
+    """Minimise the loss of `SkillModel` over weighted task-agnostic windows."""
+
+    def __init__(self, inputs: Inputs, seed: int) -> None:
+        experiment = inputs.experiment
+        self.settings = experiment.skill_prior
+        train, held_out, weights = inputs.split("task_agnostic")
+        self.module = SkillModel(train[0].observation_dim, train[0].action_dim, experiment.skill)
+        if experiment.skill.standardize:
+            self.module.fit_standardizers(torch.cat([torch.from_numpy(source.observations) for source in train]))
+        horizon = experiment.skill.horizon
+        self._sampler = WindowSampler(train, weights, horizon, seed)
+        self._held_out = WindowSampler(held_out, weights, horizon, seed).all_windows(self.settings.validation_samples)
+
+    def batch(self) -> Batch:
+        return self._sampler.sample(self.settings.batch_size)
+
+    def validation(self) -> Sequence[Batch]:
+        return chunks(self._held_out, 1024)
+
+    def losses(self, module: nn.Module, batch: Batch) -> SkillLosses:
+        losses: SkillLosses = module(*batch, self.settings.kl_weight)
+        return losses
+
+    def sampler_state(self) -> dict[str, Any]:
+        return self._sampler.state_dict()
+
+    def restore_sampler(self, state: dict[str, Any]) -> None:
+        self._sampler.load_state_dict(state)

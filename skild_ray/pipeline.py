@@ -1,0 +1,101 @@
+"""Runs the stages in order: each knows what it needs, and is skipped where its artifact is still up to date."""
+
+from collections.abc import Callable, Sequence
+
+from skild_ray.algorithms.train import stage_name, train_downstream
+from skild_ray.artifacts import Artifact, open_artifact
+from skild_ray.cluster import connect
+from skild_ray.config import Experiment, fingerprint
+from skild_ray.data.sources import load_sources
+from skild_ray.data.trajectories import Trajectories
+from skild_ray.errors import ArtifactError
+from skild_ray.offline.loop import train_stage
+
+OFFLINE_STAGES = ("skill_prior", "skill_posterior", "demo_discriminator")
+OFFLINE_INPUTS: dict[str, tuple[str, ...]] = {
+    "skill_prior": (),
+    "skill_posterior": ("skill_prior",),
+    "demo_discriminator": (),
+}
+
+Report = Callable[[str], None]
+
+
+class Run:
+    """One experiment's stages. Data sets are loaded once, when a stage first needs them."""
+
+    def __init__(self, experiment: Experiment, report: Report = print) -> None:
+        self.experiment, self._report = experiment, report
+        self._data: dict[str, list[Trajectories]] = {}
+
+    def train(self, stage: str) -> Artifact:
+        """The artifact of one stage: the existing one if it was made from the same inputs, else a new one.
+
+        Raises:
+            ArtifactError: an input stage is missing, damaged or was made for something else.
+            DataError: a data set is missing or does not fit.
+        """
+        inputs = [open_artifact(self.experiment.run_dir, name) for name in self._inputs(stage)]
+        made_from = self._fingerprint(stage, inputs)
+        finished = self._finished(stage, made_from)
+        if finished:
+            self._report(f"{stage}: up to date, reused ({finished.path})")
+            return finished
+        connect()
+        if stage in OFFLINE_STAGES:
+            artifact = train_stage(
+                self.experiment, stage, self._load("task_agnostic"), self._load("demonstrations"), inputs, made_from
+            )
+        else:
+            artifact = train_downstream(self.experiment, made_from)
+        self._report(f"{stage}: done ({artifact.path})")
+        return artifact
+
+    def train_all(self) -> Artifact:
+        """Every stage in order; the artifact of the last."""
+        for stage in OFFLINE_STAGES:
+            self.train(stage)
+        return self.train(stage_name(self.experiment))
+
+    def load_all(self) -> None:
+        """Load every data set, generating those that do not exist yet."""
+        for kind in ("task_agnostic", "demonstrations"):
+            for source in self._load(kind):
+                self._report(f"{kind}: {source.num_episodes} episodes, {len(source.actions)} transitions")
+
+    def _inputs(self, stage: str) -> tuple[str, ...]:
+        return OFFLINE_INPUTS.get(stage, OFFLINE_STAGES)
+
+    def _finished(self, stage: str, made_from: str) -> Artifact | None:
+        try:
+            artifact = open_artifact(self.experiment.run_dir, stage)
+        except ArtifactError as error:
+            if (self.experiment.run_dir / stage).exists():
+                self._report(f"{error}; making it anew")
+            return None
+        if artifact.fingerprint != made_from:
+            self._report(f"{stage}: made from other settings, data or inputs; making it anew")
+            return None
+        return artifact
+
+    def _fingerprint(self, stage: str, inputs: Sequence[Artifact]) -> str:
+        """Everything that fixes the stage's result. Where and how fast it runs does not enter."""
+        experiment = self.experiment
+        hashes = [artifact.model_hash for artifact in inputs]
+        if stage not in OFFLINE_STAGES:
+            return fingerprint(stage, experiment.seed, experiment.environment, experiment.algorithm, hashes)
+        kinds = {"skill_prior": ("task_agnostic",), "skill_posterior": ("demonstrations",)}
+        data = [
+            source.fingerprint()
+            for kind in kinds.get(stage, ("task_agnostic", "demonstrations"))
+            for source in self._load(kind)
+        ]
+        settings = getattr(experiment, stage)
+        return fingerprint(stage, experiment.seed, experiment.skill, settings, experiment.data, data, hashes)
+
+    def _load(self, kind: str) -> list[Trajectories]:
+        if kind not in self._data:
+            self._data[kind] = load_sources(
+                getattr(self.experiment.data, kind), self.experiment, kind, self.experiment.resources.data_workers
+            )
+        return self._data[kind]

@@ -1,0 +1,33 @@
+"""An environment whose rewards tell the time: step t pays t + 1 and leads to state t + 1."""
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box
+from numpy.typing import NDArray
+
+
+class CountingEnv(gym.Env):
+    """Observes [steps taken, seed]; terminates after `done_after` steps or is cut at `max_steps`."""
+
+    observation_space = Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = Box(-1.0, 1.0, (1,), np.float32)
+
+    def __init__(self, done_after: int | None = None, max_steps: int = 1000) -> None:
+        self.done_after, self.max_steps = done_after, max_steps
+        self.actions: list[NDArray] = []
+        self.seeds: list[int | None] = []
+        self.closed = False
+
+    def reset(self, *, seed=None, options=None):  # type: ignore[no-untyped-def]
+        self.steps = 0
+        self.seeds.append(seed)
+        return np.array([0, seed or 0], np.float32), {}
+
+    def step(self, action):  # type: ignore[no-untyped-def]
+        self.steps += 1
+        self.actions.append(np.array(action))
+        observation = np.array([self.steps, 0], np.float32)
+        return observation, float(self.steps), self.steps == self.done_after, self.steps >= self.max_steps, {}
+
+    def close(self) -> None:
+        self.closed = True

@@ -1,0 +1,239 @@
+from pathlib import Path
+
+import h5py
+import minari
+import numpy as np
+import pytest
+from gymnasium import spaces
+from line_world import ConvertingLineEnv, LineEnv
+from minari.data_collector import EpisodeBuffer
+
+from skild_ray.data.describe import describe_dataset
+from skild_ray.data.formats import import_dataset, load_dataset
+from skild_ray.envs import make_env
+from skild_ray.errors import DataError
+
+# Minari wants an author and the like of every data set.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:minari")
+
+LENGTHS = (5, 3, 4)
+
+
+def episode(index: int, length: int, dimensions: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """`length` + 1 states and `length` actions, all different."""
+    rng = np.random.default_rng(index)
+    return rng.normal(size=(length + 1, dimensions)), rng.uniform(-1, 1, (length, 1))
+
+
+EPISODES = [episode(index, length) for index, length in enumerate(LENGTHS)]
+STATES = np.concatenate([states[:-1] for states, _ in EPISODES]).astype(np.float32)
+ACTIONS = np.concatenate([actions for _, actions in EPISODES]).astype(np.float32)
+
+
+def write_minari(name: str, nested: bool = False, episodes: list = EPISODES, data_format: str = "hdf5") -> None:
+    dimensions, action_dimensions = episodes[0][0].shape[1], episodes[0][1].shape[1]
+    space: spaces.Space = spaces.Box(-np.inf, np.inf, (dimensions,), np.float64)
+    if nested:
+        space = spaces.Dict(
+            {"observation": space, "achieved_goal": spaces.Dict({"x": spaces.Box(-1, 1, (1,), np.float64)})}
+        )
+    buffers = []
+    for states, actions in episodes:
+        length = len(actions)
+        goals = np.zeros((length + 1, 1))
+        observations = {"observation": states, "achieved_goal": {"x": goals}} if nested else states
+        ends = np.arange(length) == length - 1
+        buffers.append(
+            EpisodeBuffer(None, None, None, observations, actions, np.ones(length), ends, np.zeros(length, bool), {})
+        )
+    minari.create_dataset_from_buffers(
+        name,
+        buffers,
+        observation_space=space,
+        action_space=spaces.Box(-1, 1, (action_dimensions,), np.float64),
+        data_format=data_format,
+    )
+
+
+def write_d4rl(path: Path, marks: dict[str, np.ndarray], **arrays: np.ndarray) -> str:
+    contents = {"observations": STATES, "actions": ACTIONS, "rewards": np.ones(len(ACTIONS)), **marks, **arrays}
+    with h5py.File(path, "w") as file:
+        for name, array in contents.items():
+            file[name] = array
+    return str(path)
+
+
+def ends(*rows: int) -> np.ndarray:
+    marks = np.zeros(sum(LENGTHS), bool)
+    marks[list(rows)] = True
+    return marks
+
+
+def write_spirl(folder: Path) -> str:
+    """One trajectory a file but the first, which has two; all padded to 8 rows."""
+    names = ["a/one.h5", "a/one.h5", "b.h5"]
+    for index, ((states, actions), name) in enumerate(zip(EPISODES, names, strict=True)):
+        (folder / name).parent.mkdir(exist_ok=True)
+        with h5py.File(folder / name, "a") as file:
+            group = file.create_group(f"traj{index if name[0] == 'a' else 0}")
+            padding = 8 - len(actions)
+            group["states"] = np.pad(states[:-1], ((0, padding), (0, 0)), constant_values=np.nan)
+            group["actions"] = np.pad(actions, ((0, padding), (0, 0)), constant_values=np.nan)
+            group["pad_mask"] = np.arange(8) < len(actions)
+    return str(folder)
+
+
+@pytest.fixture(params=["minari", "minari-dict", "d4rl", "spirl"])
+def dataset(request: pytest.FixtureRequest, minari_root: Path, tmp_path: Path) -> str:
+    """The same three episodes in each format."""
+    if request.param == "d4rl":
+        return write_d4rl(tmp_path / "flat.hdf5", {"terminals": ends(4, 11), "timeouts": ends(7)})
+    if request.param == "spirl":
+        (tmp_path / "spirl").mkdir()
+        return write_spirl(tmp_path / "spirl")
+    write_minari("line/walk-v0", nested=request.param == "minari-dict")
+    return "line/walk-v0"
+
+
+def test_every_format_gives_the_same_trajectories(dataset: str) -> None:
+    data = load_dataset(dataset, LineEnv())
+    assert np.array_equal(data.observations, STATES)
+    assert np.array_equal(data.actions, ACTIONS)
+    assert tuple(data.lengths) == LENGTHS
+
+
+def test_max_episodes_takes_the_first(dataset: str) -> None:
+    data = load_dataset(dataset, None, max_episodes=2)
+    assert tuple(data.lengths) == LENGTHS[:2]
+    assert np.array_equal(data.observations, STATES[:8])
+
+
+def test_import_writes_a_minari_data_set(dataset: str) -> None:
+    env = LineEnv()
+    assert import_dataset(dataset, "imported/walk-v0", env) == 3
+    stored = list(minari.load_dataset("imported/walk-v0"))
+    with_last_state = dataset == "line/walk-v0"
+    for stored_episode, (states, actions) in zip(stored, EPISODES, strict=True):
+        length = len(actions) if with_last_state else len(actions) - 1
+        assert np.array_equal(stored_episode.observations, states[: length + 1].astype(np.float32))
+        assert np.array_equal(stored_episode.actions, actions[:length].astype(np.float32))
+    assert [bool(e.terminations[-1]) for e in stored] == [with_last_state] * 3
+    with pytest.raises(DataError, match="'imported/walk-v0' already"):
+        import_dataset(dataset, "imported/walk-v0", env)
+    with pytest.raises(DataError, match="no Minari id"):
+        import_dataset(dataset, "imported walk", env)
+
+
+def test_observations_are_converted_by_the_environment(dataset: str) -> None:
+    assert load_dataset(dataset, ConvertingLineEnv()).observation_dim == 2
+    with pytest.raises(
+        DataError, match=f"data set '{dataset}': observations have 2 dimensions, the environment's have 3"
+    ):
+        load_dataset(dataset, LineEnv(dimensions=3))
+
+
+def test_conversion_of_another_layout(minari_root: Path) -> None:
+    write_minari("line/short-v0", episodes=[episode(0, 4, dimensions=1)])
+    data = load_dataset("line/short-v0", ConvertingLineEnv())
+    assert np.array_equal(data.observations, np.stack((data.observations[:, 0], np.ones(4)), 1, dtype=np.float32))
+    write_minari("line/long-v0", episodes=[episode(0, 4, dimensions=3)])
+    with pytest.raises(DataError, match="data set 'line/long-v0': only a position can be converted"):
+        load_dataset("line/long-v0", ConvertingLineEnv())
+
+
+def test_other_minari_storage_formats(minari_root: Path) -> None:
+    write_minari("line/walk-v0", data_format="arrow")
+    assert np.array_equal(load_dataset("line/walk-v0").observations, STATES)
+
+
+def test_mismatch_of_actions_names_both_numbers(minari_root: Path) -> None:
+    write_minari("line/walk-v0", episodes=[(np.zeros((3, 2)), np.zeros((2, 4)))])
+    with pytest.raises(DataError, match="'line/walk-v0': actions have 4 dimensions, the environment's have 1"):
+        load_dataset("line/walk-v0", LineEnv())
+
+
+def test_nan_is_located(minari_root: Path) -> None:
+    states, actions = episode(0, 6)
+    states[2, 1] = np.nan
+    write_minari("line/walk-v0", episodes=[EPISODES[0], (states, actions)])
+    with pytest.raises(
+        DataError, match="'line/walk-v0': observations must be finite: episode 1, row 2, column 1 is nan"
+    ):
+        load_dataset("line/walk-v0")
+
+
+def test_missing_data_set_names_place_and_commands(minari_root: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        load_dataset("D4RL/kitchen/mixed-v2")
+    message = str(caught.value)
+    assert str(minari_root) in message and "\n" not in message
+    assert "minari download D4RL/kitchen/mixed-v2" in message and "skild-ray data generate" in message
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.hdf5: there is no such file"):
+        load_dataset(str(tmp_path / "gone.hdf5"))
+    with pytest.raises(DataError, match="gone: there is no such folder"):
+        load_dataset(str(tmp_path / "gone"))
+    with pytest.raises(DataError, match=r"no \*\.h5 file"):
+        load_dataset(str(tmp_path))
+
+
+def test_unusable_flat_files(tmp_path: Path) -> None:
+    path = tmp_path / "flat.hdf5"
+    with pytest.raises(DataError, match="neither 'terminals' nor 'timeouts'"):
+        load_dataset(write_d4rl(path, {}))
+    with pytest.raises(DataError, match="11 observations do not go with 12 actions"):
+        load_dataset(write_d4rl(path, {"terminals": ends()}, observations=STATES[1:]))
+    with h5py.File(path, "w") as file:
+        file["actions"] = ACTIONS
+    with pytest.raises(DataError, match=r"flat\.hdf5: lacks 'observations'; it has actions"):
+        load_dataset(str(path))
+    path.write_bytes(b"not HDF5")
+    with pytest.raises(DataError, match=r"flat\.hdf5: cannot be read as HDF5"):
+        load_dataset(str(path))
+
+
+def test_rows_behind_the_last_mark_are_an_episode(tmp_path: Path) -> None:
+    data = load_dataset(write_d4rl(tmp_path / "flat.h5", {"timeouts": ends(4)}))
+    assert data.lengths.tolist() == [5, 7]
+
+
+def test_truncated_minari_data_set(minari_root: Path) -> None:
+    write_minari("line/walk-v0")
+    path = minari_root / "line/walk-v0/data/main_data.hdf5"
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(DataError, match=r"'line/walk-v0' in .* cannot be read"):
+        load_dataset("line/walk-v0")
+
+
+def test_unsuitable_spaces_are_named(minari_root: Path) -> None:
+    buffer = EpisodeBuffer(
+        None, None, None, np.zeros((3, 2)), np.zeros(2, int), np.ones(2), [False] * 2, [False, True], {}
+    )
+    minari.create_dataset_from_buffers(
+        "line/discrete-v0", [buffer], observation_space=spaces.Box(-1, 1, (2,)), action_space=spaces.Discrete(2)
+    )
+    with pytest.raises(DataError, match="actions are Discrete"):
+        load_dataset("line/discrete-v0")
+
+
+def test_describe(minari_root: Path) -> None:
+    write_minari("line/walk-v0")
+    minari.load_dataset("line/walk-v0").storage.update_episode_metadata([{"subtasks": "a, b"}] * 2 + [{}])
+    rows = dict(describe_dataset("line/walk-v0"))
+    assert rows["episodes"] == "3" and rows["transitions"] == "12"
+    assert rows["episode length"] == "min 3, mean 4.0, max 5"
+    assert rows["observations"].startswith("2 dimensions, ")
+    assert rows["sub-tasks"] == "a, b: 2 episodes"
+    assert rows["fingerprint"] == load_dataset("line/walk-v0").fingerprint()
+
+
+def test_real_kitchen_demonstrations(real_data: Path) -> None:
+    env = make_env("skild_ray/Kitchen-v0", {})
+    data = load_dataset("kitchen/teleop-complete15-v2", env)
+    assert (data.num_episodes, len(data), data.action_dim) == (15, 3304, 9)
+    assert data.observation_dim == 60
+    assert np.abs(data.actions).max() <= 1
+    raw = minari.load_dataset("kitchen/teleop-complete15-v2")[0].observations["observation"]
+    assert np.allclose(data.episode(0)[0][0, :9], raw[0, :9])

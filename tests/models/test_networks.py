@@ -1,0 +1,121 @@
+"""Building blocks: the perceptron, its ensemble form, standardisation, folding."""
+
+import pytest
+import torch
+from torch import nn
+
+from skild_ray.models.networks import Ensemble, Predictor, Standardizer, fold
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_predictor_layers() -> None:
+    predictor = Predictor(3, 2, 8, 4, "batch")
+    linears = [module for module in predictor if isinstance(module, nn.Linear)]
+    assert len(linears) == 6
+    assert [linear.bias is not None for linear in linears] == [True, False, False, False, False, True]
+    assert isinstance(predictor[-1], nn.Linear), "no output activation"
+    assert all(module.negative_slope == 0.2 for module in predictor if isinstance(module, nn.LeakyReLU))
+    unnormalised = Predictor(3, 2, 8, 4, "none")
+    assert all(module.bias is not None for module in unnormalised if isinstance(module, nn.Linear))
+
+
+def test_predictor_starts_xavier_normal_with_zero_biases() -> None:
+    torch.manual_seed(0)
+    predictor = Predictor(300, 100, 200, 1, "none")
+    first = predictor[0]
+    assert isinstance(first, nn.Linear)
+    assert first.weight.std().item() == pytest.approx((2 / 500) ** 0.5, rel=0.02)
+    assert all(not module.bias.any() for module in predictor if isinstance(module, nn.Linear))
+
+
+def _unlike_fresh(predictor: Predictor, inputs: int) -> Predictor:
+    """Norms with statistics and affine parts that are not those of initialisation."""
+    for module in predictor:
+        if isinstance(module, nn.BatchNorm1d | nn.LayerNorm):
+            nn.init.uniform_(module.weight, 0.5, 2.0)
+            nn.init.normal_(module.bias)
+    predictor.train()
+    for _ in range(20):
+        predictor(3 * torch.randn(64, inputs) + 1)
+    return predictor.eval()
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "none"])
+@pytest.mark.parametrize("standardised", [True, False])
+def test_folding_keeps_the_function(norm, standardised: bool) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    predictor = _unlike_fresh(Predictor(7, 3, 16, 4, norm), 7)
+    standardizer = Standardizer(5)
+    standardizer.fit(torch.randn(100, 5) * torch.tensor([1.0, 10.0, 0.1, 3.0, 1.0]) + 4)
+    inputs = torch.randn(50, 7) * 3
+    folded = fold(standardizer if standardised else None, predictor)
+    expected_inputs = torch.cat([standardizer(inputs[:, :5]), inputs[:, 5:]], -1) if standardised else inputs
+    torch.testing.assert_close(folded(inputs), predictor(expected_inputs), rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(module, nn.BatchNorm1d) for module in folded)
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+
+
+def test_folding_copies() -> None:
+    predictor = Predictor(2, 1, 4, 1, "none").eval()
+    folded, inputs = fold(None, predictor), torch.randn(3, 2)
+    before = folded(inputs.clone())
+    with torch.no_grad():
+        for parameter in predictor.parameters():
+            parameter.add_(1.0)
+    assert torch.equal(folded(inputs.clone()), before)
+
+
+def test_ensemble_equals_separate_predictors() -> None:
+    torch.manual_seed(0)
+    ensemble = Ensemble(2, 5, 16, 2, "none")
+    predictors = [Predictor(5, 1, 16, 2, "none") for _ in range(2)]
+    with torch.no_grad():
+        for member, predictor in enumerate(predictors):
+            linears = [module for module in predictor if isinstance(module, nn.Linear)]
+            for linear, weight, bias in zip(linears, ensemble.weights, ensemble.biases, strict=True):
+                nn.init.normal_(linear.bias)
+                weight[member], bias[member, 0] = linear.weight.T, linear.bias
+    inputs = torch.randn(9, 5)
+    expected = torch.stack([predictor(inputs).squeeze(-1) for predictor in predictors])
+    torch.testing.assert_close(ensemble(inputs), expected)
+    assert _parameters(ensemble) == sum(map(_parameters, predictors))
+
+
+def test_ensemble_normalises_every_hidden_layer() -> None:
+    torch.manual_seed(0)
+    ensemble = Ensemble(2, 5, 16, 2, "layer")
+    inputs = torch.randn(9, 5)
+    with torch.no_grad():
+        for gain, shift in zip(ensemble.gains, ensemble.shifts, strict=True):
+            nn.init.uniform_(gain, 0.5, 2.0)
+            nn.init.normal_(shift)
+    features = inputs.expand(2, 9, 5)
+    for weight, bias, gain, shift in zip(
+        ensemble.weights[:-1], ensemble.biases[:-1], ensemble.gains, ensemble.shifts, strict=True
+    ):
+        features = features @ weight + bias
+        features = (features - features.mean(-1, keepdim=True)) / (features.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
+        features = nn.functional.leaky_relu(features * gain + shift, 0.2)
+    expected = (features @ ensemble.weights[-1] + ensemble.biases[-1]).squeeze(-1)
+    torch.testing.assert_close(ensemble(inputs), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_ensemble_members_start_differently() -> None:
+    torch.manual_seed(0)
+    first, second = Ensemble(2, 5, 16, 2, "layer")(torch.randn(9, 5))
+    assert not torch.allclose(first, second)
+
+
+def test_standardizer() -> None:
+    standardizer = Standardizer(3)
+    data = torch.randn(500, 3) * torch.tensor([2.0, 0.5, 0.0]) + torch.tensor([1.0, -3.0, 7.0])
+    assert torch.equal(standardizer(data), data), "the identity until fitted"
+    standardizer.fit(data)
+    standardised = standardizer(data)
+    torch.testing.assert_close(standardised.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(standardised.std(0), torch.tensor([1.0, 1.0, 0.0]), atol=1e-5, rtol=0)
+    assert not list(standardizer.parameters())
+    assert set(standardizer.state_dict()) == {"mean", "std"}, "the statistics travel with the weights"

@@ -1,0 +1,217 @@
+"""Experiment files: merging, validation, messages."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from skild_ray.config import Algorithm, Experiment, Quirk, fingerprint, load_experiment, to_yaml
+from skild_ray.errors import ConfigError
+
+EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
+MINIMAL: dict[str, Any] = {
+    "name": "tiny",
+    "environment": {"id": "skild_ray/Maze-v0"},
+    "data": {"task_agnostic": [{"dataset": "a"}], "demonstrations": [{"dataset": "b"}]},
+}
+
+
+@pytest.fixture
+def write(tmp_path: Path):  # type: ignore[no-untyped-def]
+    def write(content: Any, name: str = "tiny.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        return path
+
+    return write
+
+
+def _error(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(path, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert caught.value.exit_code == 2
+    return message
+
+
+def _with(key: str, value: Any) -> dict[str, Any]:
+    """MINIMAL with `a.b` set."""
+    content = yaml.safe_load(yaml.safe_dump(MINIMAL))
+    *parents, last = key.split(".")
+    section = content
+    for parent in parents:
+        section = section[int(parent)] if isinstance(section, list) else section.setdefault(parent, {})
+    section[last] = value
+    return content
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=[path.stem for path in EXPERIMENTS])
+def test_shipped_experiments_load(path: Path) -> None:
+    experiment = load_experiment(path)
+    assert experiment.name == path.stem
+
+
+def test_there_are_shipped_experiments() -> None:
+    assert {"maze", "maze_imitation", "kitchen_teleop"} <= {path.stem for path in EXPERIMENTS}
+
+
+def test_imitation_is_the_absence_of_the_environments_reward() -> None:
+    by_name = {path.stem: load_experiment(path) for path in EXPERIMENTS}
+    assert by_name["maze_imitation"].imitation
+    assert not by_name["maze"].imitation
+    assert by_name["maze_imitation"].data == by_name["maze"].data
+
+
+def test_round_trip(write) -> None:  # type: ignore[no-untyped-def]
+    for path in [*EXPERIMENTS, write(_with("algorithm.reference_quirks", True))]:
+        experiment = load_experiment(path)
+        assert load_experiment(write(to_yaml(experiment), "again.yaml")) == experiment
+
+
+def test_defaults_are_valid(write) -> None:  # type: ignore[no-untyped-def]
+    experiment = load_experiment(write(MINIMAL))
+    assert Experiment.model_validate(experiment.model_dump()) == experiment
+    assert experiment.run_dir == Path("runs/tiny")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("algorithm.alfa", 1, "unknown key 'algorithm.alfa'; the nearest is 'algorithm.alpha'"),
+        ("skill_prior.iteration", 1, "unknown key 'skill_prior.iteration'; the nearest is 'skill_prior.iterations'"),
+        ("rolout", {}, "unknown key 'rolout'; the nearest is 'rollout'"),
+        ("data.task_agnostic.0.wieght", 2, "'data.task_agnostic.0.weight'"),
+        ("data.task_agnostic.0.generate", {"expert": "maze", "episode": 1}, "data.task_agnostic.0.generate.episodes"),
+        ("algorithm.batch_size", "many", "'algorithm.batch_size': Input should be a valid integer"),
+        ("algorithm.discount", 1.5, "'algorithm.discount': Input should be less than or equal to 1, got 1.5"),
+        ("algorithm.total_env_steps", 0, "'algorithm.total_env_steps': Input should be greater than 0, got 0"),
+        ("algorithm.latent_squash", "relu", "'algorithm.latent_squash'"),
+        ("algorithm.reference_quirks", ["squashed_decoder", "other"], "'algorithm.reference_quirks.1'"),
+        ("algorithm.critic_lr", float("nan"), "'algorithm.critic_lr'"),
+        ("skill.decoder_norm", "group", "'skill.decoder_norm'"),
+        ("data.demonstrations", [], "'data.demonstrations'"),
+        ("data.demonstrations", [{}], "'data.demonstrations.0': give exactly one of 'dataset' and 'generate'"),
+        ("name", "../elsewhere", "'name'"),
+        ("environment", {"kwargs": {}}, "'environment.id' is missing"),
+        ("algorithm", {"discriminator_reward_min": 1.0, "discriminator_reward_max": 0.0}, "must be below"),
+    ],
+)
+def test_wrong_values_are_named(write, key: str, value: Any, expected: str) -> None:  # type: ignore[no-untyped-def]
+    path = write(_with(key, value))
+    message = _error(path)
+    assert message.startswith(f"{path}: ")
+    assert expected in message
+
+
+def test_a_source_is_a_data_set_or_generated(write) -> None:  # type: ignore[no-untyped-def]
+    both = {"dataset": "a", "generate": {"expert": "maze", "episodes": 1}}
+    assert "exactly one" in _error(write(_with("data.task_agnostic", [both])))
+
+
+@pytest.mark.parametrize("content", ["- 1\n- 2\n", "just text", "a: [1, 2", "a: 1\na: 2\n", "name: ${nowhere}\n", ""])
+def test_files_that_are_no_experiment(write, content: str) -> None:  # type: ignore[no-untyped-def]
+    path = write(content)
+    assert str(path) in _error(path)
+
+
+def test_a_binary_file_is_no_experiment(tmp_path: Path) -> None:
+    path = tmp_path / "weights.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x80")
+    assert str(path) in _error(path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    assert "no such experiment file" in _error(tmp_path / "absent.yaml")
+
+
+def test_extends_chain(write) -> None:  # type: ignore[no-untyped-def]
+    write(MINIMAL | {"algorithm": {"alpha": 1.0, "alpha_q": 1.0, "n_step": 3}}, "base.yaml")
+    write({"extends": "base.yaml", "name": "middle", "algorithm": {"alpha": 2.0, "alpha_q": 2.0}}, "middle.yaml")
+    last = {"extends": "middle.yaml", "algorithm": {"alpha": 3.0}, "data": {"demonstrations": [{"dataset": "c"}]}}
+    experiment = load_experiment(write(last, "last.yaml"))
+    algorithm = experiment.algorithm
+    assert (experiment.name, algorithm.alpha, algorithm.alpha_q, algorithm.n_step) == ("middle", 3.0, 2.0, 3)
+    assert [source.dataset for source in experiment.data.demonstrations] == ["c"], "lists are replaced"
+    assert [source.dataset for source in experiment.data.task_agnostic] == ["a"]
+
+
+def test_extends_is_relative_to_its_file(tmp_path: Path, write) -> None:  # type: ignore[no-untyped-def]
+    write(MINIMAL, "base.yaml")
+    (tmp_path / "sub").mkdir()
+    path = write({"extends": "../base.yaml", "seed": 3}, "sub/child.yaml")
+    assert load_experiment(path).seed == 3
+
+
+def test_extends_circle(write) -> None:  # type: ignore[no-untyped-def]
+    write({"extends": "b.yaml"}, "a.yaml")
+    write({"extends": "a.yaml"}, "b.yaml")
+    assert "circle" in _error(write({"extends": "a.yaml"}, "c.yaml"))
+
+
+def test_extends_something_absent(write) -> None:  # type: ignore[no-untyped-def]
+    assert "absent.yaml: no such experiment file" in _error(write({"extends": "absent.yaml"}))
+
+
+def test_extends_with_another_shape(write) -> None:  # type: ignore[no-untyped-def]
+    write(MINIMAL, "base.yaml")
+    _error(write({"extends": "base.yaml", "data": [1, 2]}, "child.yaml"))
+
+
+def test_overrides(write) -> None:  # type: ignore[no-untyped-def]
+    overrides = [
+        "algorithm.alpha=0.5",
+        "algorithm.critic_lr=1e-3",
+        "algorithm.kl_clamp=null",
+        "algorithm.synchronous=true",
+        "algorithm.reference_quirks=[squashed_decoder]",
+        "environment.kwargs.max_episode_steps=7",
+        "name=other",
+        "seed=3",
+        "seed=4",
+    ]
+    experiment = load_experiment(write(_with("algorithm.kl_clamp", 5.0)), overrides)
+    algorithm = experiment.algorithm
+    assert (algorithm.alpha, algorithm.critic_lr, algorithm.kl_clamp, algorithm.synchronous) == (0.5, 1e-3, None, True)
+    assert algorithm.reference_quirks == ["squashed_decoder"]
+    assert experiment.environment.kwargs == {"max_episode_steps": 7}
+    assert (experiment.name, experiment.seed) == ("other", 4), "the last one counts"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("algorithm.alpha", "expected key=value"),
+        ("=3", "expected key=value"),
+        ("algorithm.alpha=[1", "not valid YAML"),
+        ("algorithm.alpa=1", "the nearest is 'algorithm.alpha'"),
+        ("algorithm.alpha=-1", "'algorithm.alpha'"),
+        ("algorithm=3", "'algorithm'"),
+        ("data.task_agnostic.0.weight=2", "data.task_agnostic"),
+        ("name=${nowhere}", "nowhere"),
+    ],
+)
+def test_wrong_overrides(write, override: str, expected: str) -> None:  # type: ignore[no-untyped-def]
+    assert expected in _error(write(MINIMAL), override)
+
+
+def test_all_quirks_at_once(write) -> None:  # type: ignore[no-untyped-def]
+    algorithm = load_experiment(write(_with("algorithm.reference_quirks", True))).algorithm
+    assert set(algorithm.reference_quirks) == set(get_args(Quirk))
+    assert load_experiment(write(_with("algorithm.reference_quirks", False))).algorithm.reference_quirks == []
+
+
+def test_experiments_do_not_change_after_loading(write) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match="frozen"):
+        load_experiment(write(MINIMAL)).algorithm.alpha = 3.0
+
+
+def test_fingerprints() -> None:
+    assert fingerprint("a", Algorithm()) == fingerprint("a", Algorithm(alpha=2.0))
+    different = [fingerprint("a", Algorithm()), fingerprint("b", Algorithm()), fingerprint("a", Algorithm(alpha=2.1))]
+    assert len({*different, fingerprint("a"), fingerprint(["a"]), fingerprint()}) == 6
+
+
+def test_more_discriminator_updates_than_updates_are_refused(write) -> None:  # type: ignore[no-untyped-def]
+    assert "discriminator_updates" in _error(write(_with("algorithm.discriminator_updates", 2)))
