@@ -20,9 +20,9 @@ class BareLearner:
         if settings.learn_alphas or settings.discriminator_updates > 0 or settings.reference_quirks:
             raise ValueError("the bare loop knows fixed alphas, a frozen discriminator and no quirks")
         self.module, self.settings = module, settings
-        self._critic = list(module.critics.parameters())
-        self._policy = [parameter for parameter in module.policy.parameters() if parameter.requires_grad]
-        self._targets = list(module.target_critics.parameters())
+        self._critic: list[Tensor] = list(module.critics.parameters())
+        self._policy: list[Tensor] = [parameter for parameter in module.policy.parameters() if parameter.requires_grad]
+        self._targets: list[Tensor] = list(module.target_critics.parameters())
         self._optimizers = [
             torch.optim.AdamW(self._critic, lr=settings.critic_lr, weight_decay=0.0, fused=True),
             torch.optim.AdamW(self._policy, lr=settings.policy_lr, weight_decay=0.0, fused=True),

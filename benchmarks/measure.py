@@ -3,12 +3,17 @@
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
+
+from skild_ray.errors import ConfigError, SkildError
 
 Rates = dict[str, float]
 Measurement = Callable[[float], Rates]
@@ -61,6 +66,12 @@ def show_ratios(ratios: Mapping[str, float]) -> None:
     Console().print(table)
 
 
+def check_folder(path: Path | None) -> None:
+    """Raise ConfigError if the results cannot be written to `path` because its folder does not exist."""
+    if path and not path.parent.is_dir():
+        raise ConfigError(f"--json {path}: there is no folder {path.parent}")
+
+
 def write_json(path: Path, results: Mapping[str, object]) -> None:
     """Write the results; NaN and infinity are refused."""
     path.write_text(json.dumps(dict(results), indent=2, allow_nan=False) + "\n")
@@ -69,3 +80,14 @@ def write_json(path: Path, results: Mapping[str, object]) -> None:
 def cores() -> int:
     """Cores of this machine."""
     return os.cpu_count() or 1
+
+
+def run_command(main: Callable[..., Any]) -> None:
+    """Run `main` as a command line; errors meant for people become one line and an exit code."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    try:
+        app()
+    except SkildError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

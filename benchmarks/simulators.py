@@ -1,7 +1,6 @@
 """Environment steps of one core without any learning: raw physics, Gymnasium, the skill-level environment."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -129,10 +128,10 @@ def _gym_steps(env: gym.Env) -> Callable[[], int]:
 
 
 def _skill_steps(experiment: Experiment, num_envs: int) -> Callable[[], int]:
-    """Takes random skills in the environment of an env runner; returns the environment steps of all its environments."""
+    """Takes random skills in the environment of an env runner; returns their environment steps."""
     env = make_skill_env(
         {
-            "run_dir": Path(experiment.run_dir),
+            "run_dir": experiment.run_dir,
             "id": experiment.environment.id,
             "kwargs": experiment.environment.kwargs,
             "reference_quirks": experiment.algorithm.reference_quirks,

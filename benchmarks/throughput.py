@@ -12,7 +12,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks.measure import alternate, cores, medians, show_rates, show_ratios, write_json
+from benchmarks.measure import (
+    alternate,
+    check_folder,
+    cores,
+    medians,
+    run_command,
+    show_rates,
+    show_ratios,
+    write_json,
+)
 from benchmarks.simulators import World, simulator_measurements
 from benchmarks.training_loop import TrainingLoop
 from benchmarks.untrained import publish_untrained
@@ -101,7 +110,7 @@ def measure(world: World, experiment: Experiment, seconds: float, rounds: int) -
     finally:
         loop.close()
     median = medians(rates)
-    ratios = _ratios(median)
+    ratios = _ratios(median, experiment)
     setting = {
         "num_env_runners": experiment.rollout.num_env_runners,
         "num_envs_per_env_runner": experiment.rollout.num_envs_per_env_runner,
@@ -124,10 +133,14 @@ def measure(world: World, experiment: Experiment, seconds: float, rounds: int) -
     }
 
 
-def _ratios(rates: dict[str, float]) -> dict[str, float]:
+def _ratios(rates: dict[str, float], experiment: Experiment) -> dict[str, float]:
     raw, original = rates["raw_env_steps_per_s"], rates["raw_original_env_steps_per_s"]
     loop, skill = rates["loop_env_steps_per_s"], rates["skill_env_steps_per_s"]
-    slower_half = min(rates["sampling_only_env_steps_per_s"], rates["learning_only_env_steps_per_s"])
+    sampling, learning = rates["sampling_only_env_steps_per_s"], rates["learning_only_env_steps_per_s"]
+    # Each half alone may use more cores than it has beside the other: an env step costs so many core-seconds in all.
+    runners, threads = max(1, experiment.rollout.num_env_runners), experiment.resources.learner_threads
+    core_seconds = min(runners, cores()) / sampling + min(threads, cores()) / learning
+    slower_half = min(sampling, learning)
     return {
         "Gymnasium loop / raw simulator": rates["gym_env_steps_per_s"] / raw,
         "SkillVectorEnv / raw simulator": skill / raw,
@@ -136,6 +149,7 @@ def _ratios(rates: dict[str, float]) -> dict[str, float]:
         "full loop / raw simulator with gymnasium-robotics' model": loop / original,
         f"full loop / {cores()} raw simulators (one a core)": loop / (cores() * raw),
         "full loop / its slower half (sampling alone, learning alone)": loop / slower_half,
+        f"full loop / what its halves allow on {cores()} cores": loop / min(slower_half, cores() / core_seconds),
         "cost of an update in RLlib / in a bare torch loop": rates["bare_updates_per_s"] / rates["rllib_updates_per_s"],
     }
 
@@ -149,6 +163,7 @@ def main(
     envs: Annotated[int | None, typer.Option(min=1, help="environments of each; default: the experiment's")] = None,
 ) -> None:
     """Measure env steps/s and updates/s from the raw simulator to the full training loop."""
+    check_folder(json_file)
     with tempfile.TemporaryDirectory(prefix="skild_ray_benchmark_") as runs:
         results = measure(world, measured_experiment(world, runs, runners, envs, seconds), seconds, rounds)
     if json_file:
@@ -156,4 +171,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

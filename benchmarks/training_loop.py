@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.bare_updates import BareLearner
 from benchmarks.measure import Rates, rate
-from skild_ray.algorithms.skild import SkiLDConfig
+from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
 from skild_ray.algorithms.skild.skild import UPDATES_PER_CALL
 from skild_ray.config import Experiment
 from skild_ray.evaluation.policy import build_module
@@ -28,7 +28,10 @@ class TrainingLoop:
     """
 
     def __init__(self, experiment: Experiment) -> None:
-        self._algo = SkiLDConfig.from_experiment(experiment).build_algo()
+        algo = SkiLDConfig.from_experiment(experiment).build_algo()
+        assert isinstance(algo, SkiLD) and algo.learner_group is not None and algo.env_runner_group is not None
+        self._algo, self._learners, self._runners = algo, algo.learner_group, algo.env_runner_group
+        self._num_learners = max(1, experiment.resources.num_learners)
         self._learning = experiment.algorithm
         self._sampling = experiment.algorithm.model_copy(update={"warmup_skill_steps": NEVER})
         self._size = experiment.algorithm.batch_size
@@ -77,10 +80,10 @@ class TrainingLoop:
         batch = MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(self._draw())}, env_steps=UPDATES_PER_CALL * self._size)
 
         def learn() -> int:
-            self._algo.learner_group.update(
+            self._learners.update(
                 batch=batch,
                 timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self._algo.counts["skill_steps"]},
-                minibatch_size=self._size // max(1, self._algo.config.num_learners),
+                minibatch_size=self._size // self._num_learners,
                 num_epochs=1,
             )
             return UPDATES_PER_CALL
@@ -124,7 +127,7 @@ class TrainingLoop:
             self._algo.train()
         elapsed = time.perf_counter() - started
         # Returns once the requests that are still open have been worked off.
-        self._algo.env_runner_group.foreach_env_runner(_nothing, local_env_runner=False)
+        self._runners.foreach_env_runner(_nothing, local_env_runner=False)
         return {name: (self._algo.counts[name] - before[name]) / elapsed for name in ("env_steps", "updates")}
 
     def _draw(self) -> dict[str, Tensor]:

@@ -1,10 +1,10 @@
 """What a stage leaves behind: one directory, complete or absent, that knows what it was made from.
 
-    runs/<experiment>/<stage>/
-        config.yaml         the resolved experiment
-        model.safetensors   weights
-        metrics.csv         one row a report; TensorBoard events beside it
-        artifact.json       schema, fingerprint, seed, versions, hashes of the model, the data and the input artifacts
+runs/<experiment>/<stage>/
+    config.yaml         the resolved experiment
+    model.safetensors   weights
+    metrics.csv         one row a report; TensorBoard events beside it
+    artifact.json       schema, fingerprint, seed, versions, hashes of the model, the data and the input artifacts
 """
 
 import contextlib
@@ -79,10 +79,12 @@ def open_artifact(run_dir: Path, stage: str) -> Artifact:
         if record["schema"] != SCHEMA:
             raise ArtifactError(f"{path}: artifact of schema {record['schema']}, this version reads {SCHEMA}; {remedy}")
         intact = record["model_sha256"] == _sha256(path / MODEL_FILE)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: damaged artifact ({error}); delete the folder and {remedy}") from None
     if not intact:
-        raise ArtifactError(f"{path / MODEL_FILE}: truncated or altered (its hash differs); delete the folder and {remedy}")
+        raise ArtifactError(
+            f"{path / MODEL_FILE}: truncated or altered (its hash differs); delete the folder and {remedy}"
+        )
     return Artifact(path, record)
 
 
@@ -103,7 +105,8 @@ def writable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ArtifactError(
-            f"{error.filename or path}: cannot write ({error.strerror}); free space there or choose another folder with --set runs=DIR"
+            f"{error.filename or path}: cannot write ({error.strerror}); free space there or choose another folder "
+            "with --set runs=DIR"
         ) from None
 
 

@@ -1,21 +1,20 @@
 """The command line. It parses, calls and prints; everything else is elsewhere."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
-
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # Ray's default delays the start of a stage by seconds
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from skild_ray.config import load_experiment
-from skild_ray.errors import SkildError
+from skild_ray.errors import ConfigError, SkildError
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
+HELP = "SkiLD: demonstration-guided reinforcement learning with learned skills, on Ray."
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=HELP)
 data_app = typer.Typer(no_args_is_help=True, help="Make, convert and inspect data sets.")
 app.add_typer(data_app, name="data")
 
@@ -54,10 +53,10 @@ def data_info(
     source: Annotated[str, typer.Argument(help="Minari id, D4RL-style .hdf5 file, or folder of SPiRL-style .h5 files")],
 ) -> None:
     """Say what a data set holds: episodes, lengths, dimensions, ranges."""
-    from skild_ray.data.describe import describe
+    from skild_ray.data.describe import describe_dataset
 
     table = Table("", "", title=source, show_header=False)
-    for label, value in describe(source):
+    for label, value in describe_dataset(source):
         table.add_row(label, value)
     Console().print(table)
 
@@ -103,6 +102,8 @@ def evaluate(
     """Play complete episodes: success, return and sub-tasks with 95 % confidence intervals."""
     from skild_ray.evaluation.results import evaluate_target, show
 
+    if json_file and not json_file.parent.is_dir():
+        raise ConfigError(f"--json {json_file}: there is no folder {json_file.parent}")
     results = evaluate_target(target, episodes, seed)
     show(results)
     if json_file:

@@ -12,6 +12,7 @@ def connect() -> None:
     Joins the cluster that the environment variable RAY_ADDRESS names (`ray job submit` sets it); without one, starts a
     local instance that ends with the process.
     """
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # the default delays a stage's start by seconds
     if ray.is_initialized():
         return
     if os.environ.get("RAY_ADDRESS"):

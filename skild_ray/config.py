@@ -4,6 +4,7 @@ An experiment file may name another one under `extends:` (a path relative to its
 that one, and `--set a.b=c` overrides are merged last. Lists are replaced, not merged.
 """
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -142,9 +143,13 @@ class Algorithm(Section):
     """
 
     total_env_steps: int = Field(300_000, gt=0, description="environment steps to train for")
-    discount: float = Field(0.99, gt=0, le=1, description="gamma of a full skill; one cut after k steps has gamma^(k/H)")
+    discount: float = Field(
+        0.99, gt=0, le=1, description="gamma of a full skill; one cut after k steps has gamma^(k/H)"
+    )
     n_step: int = Field(8, gt=0, description="skills summed before bootstrapping")
-    env_reward_weight: float = Field(0.9, ge=0, le=1, description="lambda in (1 - lambda) r_D + lambda r_env; 0: imitation")
+    env_reward_weight: float = Field(
+        0.9, ge=0, le=1, description="lambda in (1 - lambda) r_D + lambda r_env; 0: imitation"
+    )
 
     policy_init: Literal["prior", "posterior"] = "posterior"
     policy_init_scale: float = Field(1.0, gt=0, description="factor on the initial policy's sigma")
@@ -175,7 +180,9 @@ class Algorithm(Section):
     discriminator_lr: float = Field(3e-4, gt=0)
     gradient_clip: float | None = Field(1.0, gt=0, description="largest gradient norm of each optimiser's parameters")
     batch_size: int = Field(256, gt=0, description="skill transitions an update")
-    samples_per_skill_step: float = Field(128.0, gt=0, description="replayed transitions for each new one; 128: reference")
+    samples_per_skill_step: float = Field(
+        128.0, gt=0, description="replayed transitions for each new one; 128: reference"
+    )
     warmup_skill_steps: int = Field(500, gt=0, description="skill steps collected before the first update")
     critic_warmup_updates: int = Field(1_000, ge=0, description="first updates that leave policy and alphas alone")
     replay_capacity: int = Field(1_000_000, gt=0, description="skill transitions kept")
@@ -185,7 +192,9 @@ class Algorithm(Section):
     )
     discriminator_reward_min: float = Field(-5.0, description="clip of r_D from below")
     discriminator_reward_max: float = Field(5.0, description="clip of r_D from above")
-    discriminator_updates: float = Field(0.0, ge=0, le=1, description="discriminator updates a learner update; 0: frozen")
+    discriminator_updates: float = Field(
+        0.0, ge=0, le=1, description="discriminator updates a learner update; 0: frozen"
+    )
     discriminator_weight_decay: float = Field(1e-2, ge=0, description="of the online discriminator")
     discriminator_label_smoothing: float = Field(0.05, ge=0, lt=0.5)
     discriminator_noise: float = Field(0.1, ge=0, description="std added to its inputs online, in standardised units")
@@ -314,9 +323,9 @@ def _read(path: Path, seen: tuple[Path, ...]) -> Any:
         raise ConfigError(f"{path}: no such experiment file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
-    if not OmegaConf.is_dict(content):
+    if not isinstance(content, DictConfig):
         raise ConfigError(f"{path}: an experiment is a mapping of keys to values")
-    base = content.pop("extends", None)  # type: ignore[union-attr]
+    base = content.pop("extends", None)
     if base is None:
         return content
     return _merge(_read(path.parent / str(base), (*seen, path.resolve())), content, str(path))
@@ -326,7 +335,9 @@ def _merge(base: Any, changes: Any, origin: str) -> Any:
     try:
         return OmegaConf.merge(base, changes)
     except TypeError:
-        raise ConfigError(f"{origin}: a mapping stands where a list belongs, or the reverse; lists are given whole") from None
+        raise ConfigError(
+            f"{origin}: a mapping stands where a list belongs, or the reverse; lists are given whole"
+        ) from None
     except OmegaConfBaseException as error:
         raise ConfigError(f"{origin}: {str(error).splitlines()[0]}") from None
 
@@ -341,10 +352,8 @@ def _override(text: str) -> Any:
         raise ConfigError(f"--set {text}: the value is not valid YAML") from None
     # PyYAML reads 1e-3 as text: YAML 1.1 wants a dot in the mantissa, people do not.
     if isinstance(parsed, str):
-        try:
+        with contextlib.suppress(ValueError):
             parsed = float(parsed)
-        except ValueError:
-            pass
     nested: Any = parsed
     for part in reversed(key.split(".")):
         nested = {part: nested}
@@ -358,7 +367,9 @@ def _explain(error: ValidationError) -> str:
     key = ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":
         nearest = difflib.get_close_matches(str(location[-1]), _keys_beside(location), n=1, cutoff=0.0)
-        return f"unknown key '{key}'" + (f"; the nearest is '{'.'.join(map(str, [*location[:-1], *nearest]))}'" if nearest else "")
+        return f"unknown key '{key}'" + (
+            f"; the nearest is '{'.'.join(map(str, [*location[:-1], *nearest]))}'" if nearest else ""
+        )
     if problem["type"] == "missing":
         return f"'{key}' is missing"
     message = problem["msg"].removeprefix("Value error, ")

@@ -8,8 +8,9 @@ from skild_ray.cluster import connect
 from skild_ray.config import Experiment, fingerprint
 from skild_ray.data.sources import load_sources
 from skild_ray.data.trajectories import Trajectories
-from skild_ray.errors import ArtifactError
-from skild_ray.offline.loop import train_stage
+from skild_ray.errors import ArtifactError, ConfigError
+from skild_ray.offline.loop import STAGE_DATA, train_stage
+from skild_ray.offline.problem import DataKind
 
 OFFLINE_STAGES = ("skill_prior", "skill_posterior", "demo_discriminator")
 OFFLINE_INPUTS: dict[str, tuple[str, ...]] = {
@@ -32,9 +33,16 @@ class Run:
         """The artifact of one stage: the existing one if it was made from the same inputs, else a new one.
 
         Raises:
+            ConfigError: the experiment has no such stage.
             ArtifactError: an input stage is missing, damaged or was made for something else.
             DataError: a data set is missing or does not fit.
         """
+        if stage not in (*OFFLINE_STAGES, stage_name(self.experiment)):
+            weight = self.experiment.algorithm.env_reward_weight
+            raise ConfigError(
+                f"algorithm.env_reward_weight is {weight}, so stage 4 is {stage_name(self.experiment)}, not {stage}; "
+                "imitation has 0"
+            )
         inputs = [open_artifact(self.experiment.run_dir, name) for name in self._inputs(stage)]
         made_from = self._fingerprint(stage, inputs)
         finished = self._finished(stage, made_from)
@@ -84,16 +92,16 @@ class Run:
         hashes = [artifact.model_hash for artifact in inputs]
         if stage not in OFFLINE_STAGES:
             return fingerprint(stage, experiment.seed, experiment.environment, experiment.algorithm, hashes)
-        kinds = {"skill_prior": ("task_agnostic",), "skill_posterior": ("demonstrations",)}
         data = [
-            source.fingerprint()
-            for kind in kinds.get(stage, ("task_agnostic", "demonstrations"))
-            for source in self._load(kind)
+            [kind, source.fingerprint(), entry.weight]
+            for kind in STAGE_DATA[stage]
+            for source, entry in zip(self._load(kind), getattr(experiment.data, kind), strict=True)
         ]
-        settings = getattr(experiment, stage)
-        return fingerprint(stage, experiment.seed, experiment.skill, settings, experiment.data, data, hashes)
+        split = experiment.data.validation_fraction
+        settings = getattr(experiment, stage).model_dump(exclude={"checkpoint_interval_s"})
+        return fingerprint(stage, experiment.seed, experiment.skill, settings, split, data, hashes)
 
-    def _load(self, kind: str) -> list[Trajectories]:
+    def _load(self, kind: DataKind) -> list[Trajectories]:
         if kind not in self._data:
             self._data[kind] = load_sources(
                 getattr(self.experiment.data, kind), self.experiment, kind, self.experiment.resources.data_workers

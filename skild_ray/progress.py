@@ -30,16 +30,24 @@ class TaskProgress:
         self._started = self._said = time.monotonic()
         self._bar: Progress | None = None
         if sys.stdout.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                _Rate(),
+                TimeRemainingColumn(),
+            )
             self._bar = Progress(*columns, TextColumn("{task.fields[note]}"))
-            self._task = self._bar.add_task(name, total=total, completed=start, unit=unit, note="")
+            self._task = self._bar.add_task(name, total=total, completed=int(start), unit=unit, note="")
 
     def __enter__(self) -> "TaskProgress":
         if self._bar:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar:
             self._bar.stop()
         elif kind is None:
@@ -59,4 +67,7 @@ class TaskProgress:
         rate = (self.done - self.start) / max(elapsed, 1e-9)
         left = (self.total - self.done) / rate if rate > 0 else float("inf")
         eta = f"ETA {left:,.0f} s" if self.done < self.total else f"took {elapsed:,.0f} s"
-        print(f"{self.name}: {self.done:,.0f}/{self.total:,.0f} {self.unit}, {rate:,.0f}/s, {eta}  {note}".rstrip(), flush=True)
+        print(
+            f"{self.name}: {self.done:,.0f}/{self.total:,.0f} {self.unit}, {rate:,.0f}/s, {eta}  {note}".rstrip(),
+            flush=True,
+        )

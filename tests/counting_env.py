@@ -31,3 +31,26 @@ class CountingEnv(gym.Env):
 
     def close(self) -> None:
         self.closed = True
+
+
+class RandomLengthEnv(CountingEnv):
+    """Episodes of 1 to 40 steps, drawn at reset; every second one terminates. `fail_at`: the step that raises."""
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        super().__init__()
+        self.fail_at, self.total = fail_at, 0
+
+    def reset(self, *, seed=None, options=None):  # type: ignore[no-untyped-def]
+        gym.Env.reset(self, seed=seed)
+        length = int(self.np_random.integers(1, 41))
+        self.done_after = length if length % 2 else None
+        self.max_steps = 1000 if length % 2 else length
+        self.seeds.clear()
+        self.actions.clear()
+        return super().reset(seed=seed)
+
+    def step(self, action):  # type: ignore[no-untyped-def]
+        self.total += 1
+        if self.total == self.fail_at:
+            raise RuntimeError("the counter broke")
+        return super().step(action)

@@ -66,7 +66,9 @@ class Pretrained:
     def open(cls, run_dir: str | Path) -> "Pretrained":
         """Raise ArtifactError if one is missing or damaged, or the posterior was trained from another prior."""
         run_dir = Path(run_dir)
-        found = cls(*(open_artifact(run_dir, stage) for stage in ("skill_prior", "skill_posterior", "demo_discriminator")))
+        found = cls(
+            *(open_artifact(run_dir, stage) for stage in ("skill_prior", "skill_posterior", "demo_discriminator"))
+        )
         require_input(found.skill_posterior, found.skill_prior)
         return found
 

@@ -45,7 +45,9 @@ class SkillReplay:
     ) -> None:
         self.capacity, self.n_step, self.discount, self.horizon = capacity, n_step, discount, horizon
         widths = {"obs": observation_dim, "next_obs": observation_dim, "actions": latent_dim, **columns}
-        self._data = {name: np.zeros((capacity, width), np.float32) for name, width in widths.items()}
+        self._data: dict[str, NDArray] = {
+            name: np.zeros((capacity, width), np.float32) for name, width in widths.items()
+        }
         for name in ("rewards", "gamma", "terminated"):
             self._data[name] = np.zeros(capacity, np.float32)
         self._data["following"] = np.full(capacity, -1, np.int64)

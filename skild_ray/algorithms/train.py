@@ -19,7 +19,7 @@ from skild_ray.algorithms.pretrained import Pretrained
 from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
 from skild_ray.artifacts import Artifact, publish, writable
 from skild_ray.config import Experiment
-from skild_ray.errors import SkildError
+from skild_ray.errors import ConfigError, SkildError
 from skild_ray.progress import TaskProgress
 
 ROWS_FILE, REPLAY_FILE = "rows.json", "replay.npz"
@@ -84,9 +84,15 @@ def _train(algo: SkiLD, experiment: Experiment, stage: str, work: Path) -> list[
     earlier = rows[-1]["seconds"] if rows else 0.0
     started = saved = time.monotonic()
     budget = experiment.algorithm.total_env_steps
-    with _Interruption() as interruption, TaskProgress(
-        stage.replace("_", " "), budget, "env steps", start=algo.counts["env_steps"]
-    ) as progress:
+    if algo.finished and not rows:
+        raise ConfigError(
+            f"algorithm.total_env_steps {budget} does not allow one fragment of experience; raise it, or lower "
+            "rollout.skill_steps_per_fragment and rollout.num_envs_per_env_runner"
+        )
+    with (
+        _Interruption() as interruption,
+        TaskProgress(stage.replace("_", " "), budget, "env steps", start=algo.counts["env_steps"]) as progress,
+    ):
         while not algo.finished:
             rows.append(_row(algo.train(), algo.counts, earlier + time.monotonic() - started))
             _check_finite(rows[-1])
@@ -96,7 +102,9 @@ def _train(algo: SkiLD, experiment: Experiment, stage: str, work: Path) -> list[
                 _save(algo, work, rows, settings.keep_checkpoints)
                 saved = time.monotonic()
             if interruption.requested:
-                raise SkildError(f"{stage}: stopped at {algo.counts['env_steps']} env steps; the same command goes on from there")
+                raise SkildError(
+                    f"{stage}: stopped at {algo.counts['env_steps']} env steps; the same command goes on from there"
+                )
     return rows
 
 

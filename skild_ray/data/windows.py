@@ -58,9 +58,13 @@ class WindowSampler:
 
     def sample(self, batch: int) -> tuple[Tensor, Tensor]:
         """`batch` random windows: states [batch, H, observation_dim] and actions [batch, H, action_dim]."""
+        return self._gather(self.draw(batch))
+
+    def draw(self, batch: int) -> Tensor:
+        """Numbers [batch] of random windows, counted through all sources in order."""
         source = torch.multinomial(self._weights, batch, replacement=True, generator=self._generator)
         uniform = torch.rand(batch, dtype=torch.float64, generator=self._generator)
-        return self._gather(self._firsts[source] + (uniform * self._counts[source]).long())
+        return self._firsts[source] + (uniform * self._counts[source]).long()
 
     def all_windows(self, limit: int) -> tuple[Tensor, Tensor]:
         """At most `limit` windows, the same ones each time: all of them in order if they are so few.

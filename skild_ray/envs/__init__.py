@@ -13,6 +13,5 @@ from skild_ray.envs.registry import make_env
 __all__ = ["make_env"]
 
 # The environments check themselves what Gymnasium's wrappers would, and truncate at their own argument.
-_PLAIN = {"disable_env_checker": True, "order_enforce": False}
-gym.register("skild_ray/Maze-v0", entry_point="skild_ray.envs.maze:MazeEnv", **_PLAIN)
-gym.register("skild_ray/Kitchen-v0", entry_point="skild_ray.envs.kitchen:KitchenEnv", **_PLAIN)
+for _id, _class in (("Maze", "maze:MazeEnv"), ("Kitchen", "kitchen:KitchenEnv")):
+    gym.register(f"skild_ray/{_id}-v0", f"skild_ray.envs.{_class}", disable_env_checker=True, order_enforce=False)

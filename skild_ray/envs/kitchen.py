@@ -1,5 +1,7 @@
 """The Franka kitchen: four sub-tasks with appliances, to be solved in a prescribed order."""
 
+import os
+import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal, get_args
@@ -9,6 +11,7 @@ import mujoco
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
+from gymnasium.utils import EzPickle
 from gymnasium_robotics.envs.franka_kitchen import franka_env, kitchen_env
 from numpy.typing import NDArray
 
@@ -34,25 +37,26 @@ _FRANKA_TO_POSITIONS = np.r_[0:9, 18:39]
 _UNSTABLE = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{name}")) for name in ("QPOS", "QVEL", "QACC")]
 
 
-class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
+class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
     """`FrankaKitchen-v1` of gymnasium-robotics with a prescribed order of sub-tasks, and faster.
 
     With the same seed and actions the physics, the noise and the observation (in its layout) are those of the original,
     bit for bit.
 
     Observation, float32, of noisy readings; angles in rad, lengths in m:
-        "d4rl" [60]: positions of the robot's joints (9) and of the objects (21), and a goal (30) that D4RL appends. As in
-            SkiLD it is that of the "mixed" task whatever the task is, a constant.
+        "d4rl" [60]: positions of the robot's joints (9) and of the objects (21), and a goal (30) that D4RL appends.
+            As in SkiLD it is that of the "mixed" task whatever the task is, a constant.
         "qpos" [30]: the same without the goal.
         "franka" [59]: positions and velocities of the robot (9 + 9), then those of the objects (21 + 20).
     Action [9]: joint velocities in units of 2 rad/s, held for 0.08 s, limited to [-1, 1].
 
-    Reward: 1 for each sub-task credited in the step. Those that remain are looked at in order; one is credited if it and
-    all before it are solved at that moment, which is when its element is within 0.3 of its goal (Euclidean norm). The
-    episode terminates when all are credited. If the simulation becomes unstable the episode terminates, too, with
-    the last observation before and `info["unstable"]`.
+    Reward: 1 for each sub-task credited in the step. Those that remain are looked at in order; one is credited if it
+    and all before it are solved at that moment: an element is within 0.3 of its goal (Euclidean norm). The episode
+    terminates when all are credited. If the simulation becomes unstable the episode terminates, too, with the last
+    observation before and `info["unstable"]`.
 
-    Public attributes: `subtasks`, `model` and `data` (MuJoCo's).
+    Public attributes: `subtasks`, `model` and `data` (MuJoCo's). A copy, by `copy` or `pickle`, is a new
+    environment with the same arguments.
 
     Args:
         task: a key of TASKS, or names of sub-tasks in order.
@@ -67,7 +71,7 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         gymnasium.error.ResetNeeded: if `step` is called before `reset` or after the end of an episode.
     """
 
-    metadata = {"render_modes": ["human", "rgb_array", "depth_array"], "render_fps": 12}
+    metadata = {"render_modes": ["human", "rgb_array", "depth_array"], "render_fps": 12}  # noqa: RUF012 (as Gymnasium declares it)
 
     def __init__(
         self,
@@ -81,7 +85,11 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         if observation not in get_args(Layout):
             raise ValueError(f"unknown observation layout {observation!r}: it is one of {', '.join(DIMENSIONS)}")
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise ValueError(f"unknown render mode {render_mode!r}: it is None or one of {self.metadata['render_modes']}")
+            modes = ", ".join(self.metadata["render_modes"])
+            raise ValueError(f"unknown render mode {render_mode!r}: it is None or one of {modes}")
+        EzPickle.__init__(
+            self, task, observation, max_episode_steps, robot_noise_ratio, object_noise_ratio, render_mode
+        )
         self.subtasks = _subtasks(task)
         self.layout = observation
         self.max_episode_steps = max_episode_steps
@@ -140,10 +148,10 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         """Move the joints for 0.08 s."""
         if self._steps_left <= 0:
             raise gym.error.ResetNeeded("the episode is over: call reset() before step()")
-        self._steps_left -= 1
         velocity = self._action_scale * action
         if not np.isfinite(velocity).all():
             raise ValueError(f"the action must be finite, got {action}")
+        self._steps_left -= 1
         velocity = velocity.clip(self._velocity_low, self._velocity_high)
         setpoint = self._joint_readings + velocity * self._step_s
         self.data.ctrl[:] = setpoint.clip(self._position_low, self._position_high)
@@ -189,6 +197,8 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         if self.render_mode is None:
             return None
         if self._renderer is None:
+            if sys.platform == "linux" and not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
+                os.environ.setdefault("MUJOCO_GL", "egl")  # the one back end that needs no screen
             self._renderer = MujocoRenderer(
                 self.model, self.data, franka_env.DEFAULT_CAMERA_CONFIG, width=480, height=480
             )

@@ -10,6 +10,7 @@ import gymnasium as gym
 import mujoco
 import numpy as np
 from gymnasium import spaces
+from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
 from skild_ray.envs.maze_layout import CENTRE_OFFSET, cell_of, distances_to, maze_walls, touches_wall, wall_boxes
@@ -21,23 +22,23 @@ START_RANGE = 2.0
 TARGET = (18.0, 8.0)
 CELL_JITTER = 0.1
 POINT_RADIUS = 0.1
-CONTACT_MARGIN = 0.002
+CONTACT_MARGIN = 0.004  # 0.002 of the point and 0.002 of the wall, in m: where contact forces begin
 MAX_SPEED = 5.0
 PIXELS_PER_CELL = 10
 
 
-class MazeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
+class MazeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
     """The maze of the SkiLD paper: a force-controlled point mass that has to find one target.
 
     Observation: (x, y, vx, vy), float32, in m and m/s; `maze_layout` says where the cells lie. Action: the force on x
-    and y in units of 100 N, limited to [-1, 1]. The point weighs 4.2 kg, has a radius of 0.1 m, and its speed is limited
-    to 5 m/s along each axis at the beginning of every step of 0.01 s.
+    and y in units of 100 N, limited to [-1, 1]. The point weighs 4.2 kg and has a radius of 0.1 m; its speed is
+    limited to 5 m/s along each axis at the beginning of every step of 0.01 s.
 
     Reward: `goal_reward` in the step in which the point comes within `target_radius` of the target, which ends the
     episode; 0 otherwise.
 
     Public attributes: `walls` (bool [42, 42], first axis x), `start` and `target` (float [2]) of the current episode,
-    `target_radius`, `subtasks`.
+    `target_radius`, `subtasks`. A copy, by `copy` or `pickle`, is a new environment with the same arguments.
 
     Args:
         task: "target": from (10, 24) + U(-2, 2)^2, drawn anew while the point would touch a wall, to (18, 8).
@@ -52,7 +53,7 @@ class MazeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         gymnasium.error.ResetNeeded: if `step` is called before `reset` or after the end of an episode.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 100}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 100}  # noqa: RUF012 (as Gymnasium declares it)
     subtasks = ("goal",)
 
     def __init__(
@@ -67,6 +68,7 @@ class MazeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
             raise ValueError(f"unknown maze task {task!r}: it is one of {', '.join(get_args(Task))}")
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"unknown render mode {render_mode!r}: it is None or 'rgb_array'")
+        EzPickle.__init__(self, task, max_episode_steps, target_radius, goal_reward, render_mode)
         self.observation_space = spaces.Box(-np.inf, np.inf, (4,), np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
         self.render_mode = render_mode
@@ -110,10 +112,10 @@ class MazeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         # Runs once per 0.01 s of simulation and costs about as much as the physics: plain floats, no small arrays.
         if self._steps_left <= 0:
             raise gym.error.ResetNeeded("the episode is over: call reset() before step()")
-        self._steps_left -= 1
         ax, ay = action
         if not math.isfinite(ax + ay):
             raise ValueError(f"the action must be finite, got {action}")
+        self._steps_left -= 1
         self._ctrl[:] = action  # MuJoCo itself limits it to [-1, 1]
 
         vx, vy = self._velocity

@@ -1,11 +1,14 @@
 """Environments by name."""
 
+import copy
 import difflib
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
 
 from skild_ray.errors import ConfigError
 
@@ -19,7 +22,8 @@ def make_env(id: str, kwargs: Mapping[str, Any]) -> gym.Env:
     Args:
         id: a Gymnasium id (`module:id` imports the module first), or `module:attribute` of a callable that returns an
             environment.
-        kwargs: its keyword arguments.
+        kwargs: its keyword arguments; `max_episode_steps` goes to the environment if it has such an argument, else to
+            Gymnasium's `TimeLimit`.
 
     Raises:
         ConfigError: if there is no such environment or it refuses the arguments.
@@ -53,7 +57,17 @@ def _maker(id: str) -> Any:
         ours = [known for known in gym.registry if known.startswith("skild_ray/")]
         nearest = difflib.get_close_matches(id, ours, n=1, cutoff=0.0)[0]
         raise ConfigError(f"environment {id!r} is not registered; the nearest is {nearest!r}")
-    return lambda **kwargs: gym.make(name if colon else id, **kwargs)
+    return lambda **kwargs: _make_registered(name if colon else id, kwargs)
+
+
+def _make_registered(id: str, kwargs: dict[str, Any]) -> gym.Env:
+    # `gym.make` keeps `max_episode_steps` for itself; what stands in the spec reaches the environment.
+    spec = copy.deepcopy(gym.spec(id))
+    if spec.max_episode_steps is None and "max_episode_steps" in kwargs and spec.entry_point is not None:
+        maker = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+        if "max_episode_steps" in inspect.signature(maker).parameters:
+            spec.kwargs["max_episode_steps"] = kwargs.pop("max_episode_steps")
+    return gym.make(spec, **kwargs)
 
 
 def _one_line(error: Exception) -> str:

@@ -155,7 +155,9 @@ class SkillVectorEnv(VectorEnv):
 class SkillEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     """`SkillVectorEnv` of a single environment as a plain one; takes the same arguments, `env_fn` for `env_fns`."""
 
-    def __init__(self, env_fn: Callable[[], gym.Env], decoder: Decoder, latent_dim: int, horizon: int, **kwargs: Any) -> None:
+    def __init__(
+        self, env_fn: Callable[[], gym.Env], decoder: Decoder, latent_dim: int, horizon: int, **kwargs: Any
+    ) -> None:
         self._vector = SkillVectorEnv([env_fn], decoder, latent_dim, horizon, autoreset=False, **kwargs)
         self.observation_space = self._vector.single_observation_space
         self.action_space = self._vector.single_action_space

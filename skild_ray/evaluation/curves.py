@@ -16,11 +16,13 @@ Metrics = dict[str, NDArray[np.float64]]
 
 MAX_POINTS = 200
 PANEL_SIZE = (2.8, 1.75)
+WIDTHS = (1.5, 1.2, 1.0, 0.8)
+"""Of lines in their order: where two coincide, both can be seen."""
 
 LOSS_TITLES = {
     "total": ("Loss", "nats"),
     "kl": ("KL(encoder ‖ N(0, I))", "nats a latent dimension"),
-    "prior": ("−log p(z|s) of the prior", "nats"),
+    "prior": ("-log p(z|s) of the prior", "nats"),
     "action_mse": ("Action error of the decoder", "mean square"),
     "d_demonstrations": ("D(s) on demonstrations", "mean D"),
     "d_task_agnostic": ("D(s) on task-agnostic states", "mean D"),
@@ -59,7 +61,7 @@ DOWNSTREAM_PANELS: dict[str, tuple[Panel, ...]] = {
             [("env_reward", "environment"), ("discriminator_reward", "discriminator"), ("rl_training_reward", "sum")],
         ),
         Panel("Critic loss", "half the squared error", [("critic_loss", "")], log=True),
-        Panel("Policy loss", "regularisation − Q", [("policy_loss", "")]),
+        Panel("Policy loss", "regularisation - Q", [("policy_loss", "")]),
     ),
     "Regularisation and demonstration support": (
         Panel(
@@ -67,9 +69,9 @@ DOWNSTREAM_PANELS: dict[str, tuple[Panel, ...]] = {
             "nats",
             [("prior_divergence", "KL(π ‖ prior), D ≤ ½"), ("posterior_divergence", "KL(π ‖ posterior), D > ½")],
         ),
-        Panel("Divergence weights", "reward a nat", [("alpha", "α (prior)"), ("alpha_q", "α_q (posterior)")]),
+        Panel("Divergence weights", "reward a nat", [("alpha", "alpha (prior)"), ("alpha_q", "alpha_q (posterior)")]),
         Panel("Demonstration support", "mean D(s) of a batch", [("p_demo", "")], limits=(-0.02, 1.02)),
-        Panel("Spread of the policy", "mean log σ", [("policy_log_sigma", "")]),
+        Panel("Spread of the policy", "mean log sigma", [("policy_log_sigma", "")]),
         Panel("Discriminator loss, online", "nats", [("discriminator_loss", "")], hide_zero=True),
     ),
 }
@@ -93,7 +95,7 @@ def offline_curves(stage: str, metrics: Metrics) -> Markup:
     figures = []
     for name in names:
         title, unit = LOSS_TITLES.get(name, (name.replace("_", " "), ""))
-        lines = [("training batch", metrics[f"train_{name}"]), ("held out", metrics[f"val_{name}"])]
+        lines = [("training", metrics[f"train_{name}"]), ("held out", metrics[f"val_{name}"])]
         kept = (steps[best], metrics[f"val_{name}"][best])
         figures.append(_panel(f"{stage}-{name}", title, unit, "iterations", steps, lines, kept=kept))
     return panels(figures)
@@ -137,10 +139,10 @@ def _panel(
     kept: tuple[float, float] | None = None,
 ) -> Markup:
     drawing, axes = new_axes(*PANEL_SIZE)
-    for (_, values), series in zip(lines, SERIES, strict=False):
+    for (_, values), series, width in zip(lines, SERIES, WIDTHS, strict=False):
         shown = np.isfinite(values) & ((values > 0) | (not log))
         x, y = _thinned(steps[shown], values[shown])
-        axes.plot(x, y, color=colour(series), marker="." if len(x) == 1 else None, solid_joinstyle="round")
+        axes.plot(x, y, color=colour(series), linewidth=width, marker="." if len(x) == 1 else None)
     if kept:
         axes.plot(*kept, "o", color=colour("--mark"), markersize=3.2)
     axes.set_xlabel(step_unit)
@@ -155,7 +157,7 @@ def _panel(
     if limits:
         axes.set_ylim(*limits)
     entries = [(label, series) for (label, _), series in zip(lines, SERIES, strict=False) if label]
-    dots = [("kept weights", "--mark")] if kept else []
+    dots = [("kept", "--mark")] if kept else []
     return figure(title, to_svg(drawing, name, f"{title} over {step_unit}"), legend(entries, dots))
 
 

@@ -3,18 +3,20 @@
 import html
 import io
 import re
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from skild_ray.evaluation.page import SERIES, Markup
 
 # Matplotlib needs concrete colours. These stand for the style sheet's and are replaced by them in the SVG.
-_NAMES = ("--ink", "--muted", "--line", "--paper", "--wall", "--floor", "--mark", *SERIES)
+_NAMES = ("--ink", "--muted", "--line", "--paper", "--wall", "--mark", *SERIES)
 _PLACEHOLDERS = {name: f"#0102{index:02x}" for index, name in enumerate(_NAMES, 3)}
 
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "font.size": 8,
     "axes.facecolor": "none",
@@ -30,7 +32,6 @@ _STYLE = {
     "axes.axisbelow": True,
     "grid.color": _PLACEHOLDERS["--line"],
     "grid.linewidth": 0.6,
-    "lines.linewidth": 1.3,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
     "xtick.major.size": 0,
@@ -51,8 +52,7 @@ def colour(name: str) -> str:
 def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
     """An empty figure of that size in inches, in the page's style."""
     with matplotlib.rc_context(_STYLE):
-        drawing = Figure(figsize=(width, height), layout="constrained")
-        drawing.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr]
+        drawing = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02))
         return drawing, drawing.add_subplot()
 
 

@@ -62,7 +62,9 @@ class MazeMap:
                 targets.add(tuple(map(float, getattr(plan, "target", ()))))
             target = targets.pop() if len(targets) == 1 else ()
             radius = float(getattr(plan, "target_radius", 0.5))
-            return cls(walls.astype(bool), np.array(starts), (target[0], target[1]) if len(target) == 2 else None, radius)
+            return cls(
+                walls.astype(bool), np.array(starts), (target[0], target[1]) if len(target) == 2 else None, radius
+            )
         finally:
             env.close()
 
@@ -108,7 +110,7 @@ class MazeMap:
         )
         corners = [[(i, j), (i_end, j), (i_end, j_end), (i, j_end)] for i, j, i_end, j_end in wall_boxes(self.walls)]
         boxes = np.array(corners) + CENTRE_OFFSET - 0.5
-        axes.add_collection(PolyCollection(list(boxes), facecolor=colour("--wall"), edgecolor="none"))
+        axes.add_collection(PolyCollection(list(boxes), color=colour("--wall"), linewidth=0.2))
         for path in paths:
             axes.plot(path[:, 0], path[:, 1], color=colour("--mark"), linewidth=0.7, alpha=0.75)
         self._mark(axes)
@@ -132,5 +134,10 @@ class MazeMap:
 
     def _histogram(self, positions: Points, weights: NDArray[np.floating] | None) -> Field:
         x_from, x_to, y_from, y_to = self.extent
-        bins = [size * BINS_PER_CELL for size in self.walls.shape]
-        return np.histogram2d(*positions.T, bins=bins, range=[(x_from, x_to), (y_from, y_to)], weights=weights)[0]
+        return np.histogram2d(
+            positions[:, 0],
+            positions[:, 1],
+            bins=[size * BINS_PER_CELL for size in self.walls.shape],
+            range=[[x_from, x_to], [y_from, y_to]],
+            weights=weights,
+        )[0]

@@ -40,7 +40,10 @@ def maze_section(run_dir: Path, stages: Sequence[Artifact], experiment: Experime
         return []
     paths = _demonstrations(found["demo_discriminator"])
     content: list[Markup] = []
-    for artifact in (found[stage] for stage in STAGES if stage in found):
+    agents = [found[stage] for stage in STAGES if stage in found]
+    for artifact in agents:
+        if len(agents) > 1:
+            content.append(element("h3", artifact.stage.replace("_", " ")))
         content += _agent_maps(run_dir, artifact, plan, paths)
     if not content:
         discriminator = load_discriminator(found["demo_discriminator"])
@@ -63,8 +66,8 @@ def _agent_maps(run_dir: Path, artifact: Artifact, plan: MazeMap, paths: Sequenc
     return [
         element("h3", "Where the agent was"),
         note(
-            f"States at the beginning of skills, a square of {1 / BINS_PER_CELL:g} m each, over the part of training that "
-            "the replay holds."
+            f"States in which skills began, counted in squares of {1 / BINS_PER_CELL:g} m, over the part of training "
+            "that the replay holds."
         ),
         *_visits(name, plan, states, terminated),
         *_support_heading(),
@@ -77,8 +80,8 @@ def _agent_maps(run_dir: Path, artifact: Artifact, plan: MazeMap, paths: Sequenc
         ),
         element("h3", "Whom the policy follows"),
         note(
-            "Divergence of the trained policy from its two references. Within the demonstrations' support it is pulled "
-            "to the posterior, elsewhere to the prior."
+            "Divergence of the trained policy from its two references; blue is close. Within the demonstrations' "
+            "support it is pulled to the posterior, elsewhere to the prior."
         ),
         *_divergences(name, plan, agent, pretrained, some, paths),
     ]
@@ -92,8 +95,10 @@ def _visits(name: str, plan: MazeMap, states: States, terminated: NDArray[np.flo
     figures = []
     for index, (quarter, part, count) in enumerate(zip(QUARTERS, parts, counts, strict=True)):
         visited = np.where(count > 0, np.log(np.maximum(count, 1)), np.nan)
-        svg = plan.draw(f"{name}-visits-{index}", f"Visited squares, {quarter.lower()}", visited, 0, np.log(most), width=SMALL)
-        said = f"{len(part):,} skill steps, target reached {int(terminated[part].sum()):,} times"
+        svg = plan.draw(
+            f"{name}-visits-{index}", f"Visited squares, {quarter.lower()}", visited, 0, np.log(most), width=SMALL
+        )
+        said = f"{len(part):,} skill steps, {int(terminated[part].sum()):,} at the target"
         figures.append(figure(quarter, svg, caption(said)))
     return [ramp("1", f"{most:.0f} visits", RAMP), panels(figures)]
 

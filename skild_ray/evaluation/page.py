@@ -11,13 +11,13 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --paper: #ffffff; --card: #f6f7f9; --ink: #1c2128; --muted: #667080; --line: #dfe3e8; --accent: #2563c9;
-  --warn: #9a5b00; --wall: #b9c0ca; --floor: #f6f7f9; --mark: #1c2128;
+  --warn: #9a5b00; --wall: #b9c0ca; --mark: #1c2128;
   --series-1: #2563c9; --series-2: #d9730d; --series-3: #0f8a72; --series-4: #9a4fc4;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #14171c; --card: #1c2027; --ink: #e4e8ee; --muted: #98a2b0; --line: #2e343d; --accent: #79aef8;
-    --warn: #e5ab56; --wall: #4b5462; --floor: #1c2027; --mark: #f2f4f7;
+    --warn: #e5ab56; --wall: #4b5462; --mark: #f2f4f7;
     --series-1: #6ea8fe; --series-2: #f0a04b; --series-3: #45c9ad; --series-4: #c792ea;
   }
 }
@@ -26,7 +26,8 @@ body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.55 v
   -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
 main { max-width: 1120px; margin: 0 auto; padding: 40px 28px 72px; }
 h1 { font-size: 30px; line-height: 1.2; letter-spacing: -.02em; margin: 0; overflow-wrap: anywhere; }
-h2 { font-size: 20px; letter-spacing: -.01em; margin: 52px 0 6px; padding-top: 18px; border-top: 1px solid var(--line); }
+h2 { font-size: 20px; letter-spacing: -.01em; margin: 52px 0 6px; padding-top: 18px;
+  border-top: 1px solid var(--line); }
 h3 { font-size: 15px; margin: 28px 0 8px; }
 p { margin: 6px 0 12px; max-width: 78ch; }
 a { color: var(--accent); text-decoration: none; } a:hover { text-decoration: underline; }
@@ -46,6 +47,7 @@ nav { display: flex; flex-wrap: wrap; gap: 4px 18px; margin-top: 14px; font-size
 table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 550; color: var(--muted); font-size: 13px; white-space: nowrap; }
 th, td { padding: 7px 18px 7px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th:last-child, td:last-child { padding-right: 0; }
 td { white-space: nowrap; }
 td:first-child { font-weight: 550; }
 .number { text-align: right; }
@@ -53,12 +55,12 @@ details { border: 1px solid var(--line); border-radius: 10px; background: var(--
 summary { cursor: pointer; padding: 9px 14px; font-size: 14px; font-weight: 550; }
 details pre { margin: 0; padding: 4px 16px 14px; overflow-x: auto; }
 h4 { font-size: 13.5px; font-weight: 550; color: var(--muted); margin: 20px 0 6px; }
-.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); gap: 18px 22px; margin: 10px 0;
+.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 18px 22px; margin: 10px 0;
   align-items: end; }
 .panels.wide { grid-template-columns: repeat(auto-fill, minmax(min(440px, 100%), 1fr)); }
 figure { margin: 0; min-width: 0; }
 figcaption { font-size: 13.5px; font-weight: 550; line-height: 1.4; }
-.legend { display: flex; flex-wrap: wrap; gap: 0 14px; font-size: 12.5px; color: var(--muted); min-height: 18px;
+.legend { display: flex; flex-wrap: wrap; gap: 0 12px; font-size: 12.5px; color: var(--muted); min-height: 18px;
   line-height: 1.5; }
 .legend i { display: inline-block; width: 12px; height: 3px; border-radius: 2px; margin-right: 5px;
   vertical-align: middle; }
@@ -104,7 +106,9 @@ def card(label: str, value: str, detail: str = "") -> Markup:
 def shares(parts: Sequence[tuple[str, float]]) -> Markup:
     """A bar that is divided in proportion to the parts' amounts, with their labels below."""
     coloured = [(label, amount, series) for (label, amount), series in zip(parts, cycle(SERIES), strict=False)]
-    segments = (element("i", style=f"flex-grow: {amount:g}; background: var({series})") for _, amount, series in coloured)
+    segments = (
+        element("i", style=f"flex-grow: {amount:g}; background: var({series})") for _, amount, series in coloured
+    )
     return join([element("div", *segments, class_="bar"), legend((label, series) for label, _, series in coloured)])
 
 

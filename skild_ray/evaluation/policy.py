@@ -65,7 +65,9 @@ def load_agent(path: str | Path, which: Which = "trained") -> Agent:
     found = [folder for folder in (path, *(path / stage for stage in STAGES)) if (folder / "artifact.json").exists()]
     found = [folder for folder in found if folder.name in STAGES]
     if not found:
-        raise ArtifactError(f"{path}: neither a run with a finished stage 4, nor a checkpoint; train it: skild-ray pipeline EXPERIMENT")
+        raise ArtifactError(
+            f"{path}: neither a run with a finished stage 4, nor a checkpoint; train it: skild-ray pipeline EXPERIMENT"
+        )
     artifact = open_artifact(found[0].parent, found[0].name)
     experiment = load_experiment(artifact.path / "config.yaml")
     run_dir = artifact.path.parent

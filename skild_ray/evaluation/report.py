@@ -1,14 +1,17 @@
 """One self-contained page on a run: what was run, the curves of every stage, how the agent does and where it goes."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from skild_ray.artifacts import Artifact, open_artifact, require_input, writable
 from skild_ray.config import Experiment, load_experiment
-from skild_ray.errors import ArtifactError, ConfigError
+from skild_ray.errors import ArtifactError
 from skild_ray.evaluation.curves import Metrics, downstream_curves, offline_curves, read_metrics
 from skild_ray.evaluation.maze_section import maze_section
 from skild_ray.evaluation.page import Markup, card, document, element, folded, join, note, section, shares, table
@@ -20,7 +23,7 @@ OFFLINE_STAGES = ("skill_prior", "skill_posterior", "demo_discriminator")
 TITLES = {
     "skill_prior": "Skill prior",
     "skill_posterior": "Skill posterior",
-    "demo_discriminator": "Demonstration discriminator",
+    "demo_discriminator": "Demo discriminator",
     "demo_rl": "Demonstration-guided RL",
     "imitation": "Imitation",
 }
@@ -102,12 +105,17 @@ def _headline(artifact: Artifact, metrics: Metrics, results: Results) -> Markup:
     cards = []
     for label, part in (("deterministic", results), ("sampled", results.get("sampled"))):
         if part:
-            cards.append(card(f"Success, {label}", _percent(part["success_rate"]), f"95 % CI {_percents(part['success_ci95'])}"))
+            cards.append(
+                card(f"Success, {label}", _percent(part["success_rate"]), f"95 % CI {_percents(part['success_ci95'])}")
+            )
     if results:
         cards.append(card("Sub-tasks solved", f"{results['subtasks_mean']:.2f}", "mean an episode"))
-        cards.append(card("Return", f"{results['return_mean']:.1f}", f"95 % CI {_range(results['return_ci95'], '.1f')}"))
+        cards.append(
+            card("Return", f"{results['return_mean']:.1f}", f"95 % CI {_range(results['return_ci95'], '.1f')}")
+        )
     elif "success" in metrics:
-        cards.append(card("Success in training", _percent(metrics["success"][-1]), "last 50 episodes, sampled"))
+        known = metrics["success"][np.isfinite(metrics["success"])]
+        cards.append(card("Success in training", _percent(known[-1]), "last 50 episodes, sampled"))
     facts = artifact.facts
     if "env_steps" in facts:
         detail = f"{facts['episodes']:,} episodes" if "episodes" in facts else ""
@@ -125,14 +133,16 @@ def _what_was_run(stages: Sequence[Artifact]) -> list[Markup]:
     if missing:
         content.append(note(f"Not finished, and left out: {', '.join(missing)}."))
     if not any(artifact.stage in DOWNSTREAM_STAGES for artifact in stages):
-        content.append(note("Stage 4 is not finished, so there is no policy to show: skild-ray pipeline EXPERIMENT trains it."))
+        content.append(
+            note("Stage 4 is not finished, so there is no policy to show: skild-ray pipeline EXPERIMENT trains it.")
+        )
     for artifact in stages:
         for source in stages:
             if source.stage in artifact.record["inputs"]:
                 try:
                     require_input(artifact, source)
                 except ArtifactError as error:
-                    content.append(note(str(error), "warning"))
+                    content.append(note(f"Out of date: {error}", "warning"))
     for versions, where in _grouped(stages, lambda artifact: tuple(artifact.record["versions"].items())):
         listed = ", ".join(f"{package} {version}" for package, version in versions)
         content.append(note(f"Packages{_of(where, stages)}: {listed}."))
@@ -145,8 +155,9 @@ def _provenance(artifact: Artifact) -> list[str]:
     record, facts = artifact.record, artifact.facts
     units = ("iterations", "env_steps", "skill_steps", "updates")
     amounts = [f"{facts[unit]:,} {unit.replace('_', ' ')}" for unit in units if unit in facts]
-    origins = [(f"{name.replace('_', ' ')} data", prints.split(",")) for name, prints in record["data"].items()]
-    origins += [(TITLES.get(stage, stage).lower(), [sha256[:16]]) for stage, sha256 in record["inputs"].items()]
+    kinds = {"task_agnostic": "task-agnostic data", "demonstrations": "demonstration data"}
+    origins = [(kinds.get(name, name), prints.split(",")) for name, prints in record["data"].items()]
+    origins += [(TITLES.get(stage, stage).lower(), [sha256[:12]]) for stage, sha256 in record["inputs"].items()]
     revision, _, dirty = (record["git_revision"] or "").partition("-")
     return [
         TITLES[artifact.stage],
@@ -177,8 +188,9 @@ def _of(where: Sequence[str], stages: Sequence[Artifact]) -> str:
 def _curves(stages: Sequence[Artifact], metrics: Mapping[str, Metrics]) -> list[Markup]:
     content = [
         note(
-            "Training values of stages 1 to 3 are those of one batch, with the noise that the stage adds to its inputs; "
-            "held-out values are without noise, on episodes that are never trained on."
+            "Training values of stages 1 to 3 are those of one batch, with the noise that the stage adds to its "
+            "inputs; held-out values are without noise, on episodes that are never trained on. The dot "
+            "marks the weights that were kept."
         )
     ]
     for artifact in stages:
@@ -199,7 +211,9 @@ def _evaluation(results: Mapping[str, Results]) -> list[Markup]:
         if len(results) > 1:
             content.append(element("h3", TITLES[stage]))
         if not result:
-            content.append(note("Not evaluated yet: skild-ray pipeline EXPERIMENT plays complete episodes and adds them here."))
+            content.append(
+                note("Not evaluated yet: skild-ray pipeline EXPERIMENT plays complete episodes and adds them here.")
+            )
             continue
         content.append(
             note(
@@ -247,6 +261,8 @@ def _percents(shares: Sequence[float]) -> str:
 
 def _range(bounds: Sequence[float], form: str) -> str:
     low, high = bounds
+    if not math.isfinite(high - low):  # a single episode tells nothing about the spread
+        return "unknown"
     return f"{low:{form}} to {high:{form}}"
 
 

@@ -64,8 +64,10 @@ def _run_group(env: SkillVectorEnv, policy: Policy, seeds: Sequence[int]) -> lis
         ended = (terminated | truncated) & ~over
         solved[ended], success[ended] = info["subtasks_solved"][ended], info["success"][ended]
         over |= ended
-    columns = zip(returns.tolist(), lengths.tolist(), solved.tolist(), success.tolist(), states, strict=True)
-    return [Episode(*numbers, np.stack(path)) for *numbers, path in columns]
+    return [
+        Episode(float(returns[i]), int(lengths[i]), int(solved[i]), bool(success[i]), np.stack(states[i]))
+        for i in range(env.num_envs)
+    ]
 
 
 def summarise(episodes: Sequence[Episode], env_steps_trained: int, seed: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Building blocks shared by all models: the multi-layer perceptron, its ensemble form, input standardisation."""
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -26,7 +27,11 @@ class Predictor(nn.Sequential):
     def __init__(self, inputs: int, outputs: int, hidden: int, layers: int, norm: Norm) -> None:
         modules: list[nn.Module] = [nn.Linear(inputs, hidden), nn.LeakyReLU(LEAK)]
         for _ in range(layers):
-            modules += [nn.Linear(hidden, hidden, bias=norm == "none"), *_normalisation(norm, hidden), nn.LeakyReLU(LEAK)]
+            modules += [
+                nn.Linear(hidden, hidden, bias=norm == "none"),
+                *_normalisation(norm, hidden),
+                nn.LeakyReLU(LEAK),
+            ]
         super().__init__(*modules, nn.Linear(hidden, outputs))
         for module in self:
             if isinstance(module, nn.Linear):
@@ -46,7 +51,7 @@ class Ensemble(nn.Module):
     def __init__(self, members: int, inputs: int, hidden: int, layers: int, norm: Literal["layer", "none"]) -> None:
         super().__init__()
         widths = [inputs, *[hidden] * (layers + 1), 1]
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.weights = nn.ParameterList(nn.Parameter(torch.empty(members, i, o)) for i, o in pairs)
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(members, 1, o)) for _, o in pairs)
         hidden_layers = layers + 1 if norm == "layer" else 0
@@ -98,10 +103,10 @@ def fold(standardizer: Standardizer | None, predictor: Predictor) -> nn.Sequenti
     folded: list[nn.Module] = []
     for module in predictor:
         if isinstance(module, nn.BatchNorm1d):
-            scale = module.weight / torch.sqrt(module.running_var + module.eps)  # type: ignore[operator]
-            linear = folded[-1]
-            assert isinstance(linear, nn.Linear)
-            folded[-1] = _linear(linear.weight * scale[:, None], module.bias - module.running_mean * scale)  # type: ignore[operator]
+            linear, mean, variance = folded[-1], module.running_mean, module.running_var
+            assert isinstance(linear, nn.Linear) and mean is not None and variance is not None
+            scale = module.weight / torch.sqrt(variance + module.eps)
+            folded[-1] = _linear(linear.weight * scale[:, None], module.bias - mean * scale)
         elif isinstance(module, nn.Linear):
             bias = module.bias if module.bias is not None else torch.zeros(module.out_features)
             folded.append(_linear(module.weight, bias))

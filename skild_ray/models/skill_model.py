@@ -23,9 +23,9 @@ class Encoder(nn.Module):
         self.lstm = nn.LSTM(width, width, batch_first=True)
         self.project = nn.Linear(width, width)
         self.head = nn.Linear(width, 2 * config.latent_dim)
-        with torch.no_grad():  # gates are ordered input, forget, cell, output; an open forget gate remembers early steps
-            for bias in (self.lstm.bias_ih_l0, self.lstm.bias_hh_l0):
-                bias[width : 2 * width] = 1.0
+        # Gates are ordered input, forget, cell, output; an open forget gate remembers early steps.
+        for name in ("bias_ih_l0", "bias_hh_l0"):
+            nn.init.ones_(self.lstm.get_parameter(name)[width : 2 * width])
 
     def forward(self, states: Tensor, actions: Tensor) -> Gaussian:
         outputs, _ = self.lstm(self.embed(torch.cat([actions, states], dim=-1)))
@@ -38,7 +38,9 @@ class SkillHead(nn.Module):
     def __init__(self, observation_dim: int, config: SkillModelConfig) -> None:
         super().__init__()
         self.standardize = Standardizer(observation_dim)
-        self.net = Predictor(observation_dim, 2 * config.latent_dim, config.hidden, config.head_layers, config.head_norm)
+        self.net = Predictor(
+            observation_dim, 2 * config.latent_dim, config.hidden, config.head_layers, config.head_norm
+        )
 
     def forward(self, observations: Tensor, standardised: bool = False) -> Gaussian:
         """The Gaussian in each of the observations [B, observation_dim], standardised here unless they are already."""

@@ -12,7 +12,6 @@ from skild_ray.data.windows import WindowSampler
 from skild_ray.models.discriminator import Discriminator, discriminator_loss
 from skild_ray.offline.problem import Batch, Inputs
 
-
 DEMONSTRATIONS_FILE = "demonstrations.safetensors"
 """Beside the weights: all demonstrations, for whatever trains on their states later."""
 
@@ -27,6 +26,8 @@ class DiscriminatorLosses(NamedTuple):
 
 class DemoDiscriminatorProblem:
     """Minimise the cross-entropy of `Discriminator`; demonstrations are taken out of the task-agnostic states."""
+
+    criterion = "total"
 
     def __init__(self, inputs: Inputs, seed: int) -> None:
         experiment = inputs.experiment

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 import safetensors.numpy
 import torch
+from numpy.typing import NDArray
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Queue
@@ -24,7 +25,7 @@ from skild_ray.config import Experiment, Training
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.errors import SkildError
 from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE, DemoDiscriminatorProblem
-from skild_ray.offline.problem import Batch, Inputs, Problem, worker_seed
+from skild_ray.offline.problem import Batch, DataKind, Inputs, Problem, worker_seed
 from skild_ray.offline.skill_posterior import SkillPosteriorProblem
 from skild_ray.offline.skill_prior import SkillPriorProblem
 from skild_ray.progress import TaskProgress
@@ -33,6 +34,11 @@ PROBLEMS: Mapping[str, type] = {
     "skill_prior": SkillPriorProblem,
     "skill_posterior": SkillPosteriorProblem,
     "demo_discriminator": DemoDiscriminatorProblem,
+}
+STAGE_DATA: Mapping[str, tuple[DataKind, ...]] = {
+    "skill_prior": ("task_agnostic",),
+    "skill_posterior": ("demonstrations",),
+    "demo_discriminator": ("task_agnostic", "demonstrations"),
 }
 MAX_WORKER_FAILURES = 3
 STATE_FILE = "state.pt"
@@ -54,6 +60,7 @@ def train_stage(
     same fingerprint.
 
     Raises:
+        DataError: the trajectories are too few or too short.
         SkildError: training failed; one line with the reason.
         ArtifactError: the run directory cannot be written.
     """
@@ -64,15 +71,17 @@ def train_stage(
         if not os.access(work, os.W_OK):
             raise PermissionError(13, "Permission denied", str(work))
     settings: Training = getattr(experiment, stage)
+    made_from = Inputs(
+        experiment, task_agnostic, demonstrations, {artifact.stage: artifact.weights() for artifact in inputs}
+    )
+    made_from.require_windows(STAGE_DATA[stage])  # here, not in a worker that would be started again
     events = Queue(actor_options={"num_cpus": 0})
     resources = experiment.resources
     trainer = TorchTrainer(
         _worker_loop,
         train_loop_config={
             "stage": stage,
-            "inputs": ray.put(
-                Inputs(experiment, task_agnostic, demonstrations, {artifact.stage: artifact.weights() for artifact in inputs})
-            ),
+            "inputs": ray.put(made_from),
             "events": events,
         },
         scaling_config=ScalingConfig(
@@ -124,7 +133,11 @@ def _save_demonstrations(folder: Path, demonstrations: Sequence[Trajectories]) -
     together = Trajectories.concatenate(demonstrations)
     path = folder / DEMONSTRATIONS_FILE
     with writable(path):
-        arrays = {"observations": together.observations, "actions": together.actions, "ends": together.ends}
+        arrays: dict[str, NDArray] = {
+            "observations": together.observations,
+            "actions": together.actions,
+            "ends": together.ends,
+        }
         safetensors.numpy.save_file(arrays, path)
     return path
 
@@ -143,18 +156,27 @@ def _worker_loop(config: dict[str, Any]) -> None:
     run = _Run(problem, ray.train.torch.get_device())
     if checkpoint := ray.train.get_checkpoint():
         with checkpoint.as_directory() as folder:
-            run.restore(torch.load(Path(folder) / STATE_FILE, weights_only=True))
+            run.restore(torch.load(Path(folder) / STATE_FILE, weights_only=True), rank)
 
     settings = problem.settings
     saved = time.monotonic()
-    while not run.finished:
+    while not _agreed(run.finished, run.device):
         row = run.advance(settings.validation_interval)
         if rank == 0:
             events.put(row)
-        if time.monotonic() - saved >= settings.checkpoint_interval_s and not run.finished:
+        if _agreed(time.monotonic() - saved >= settings.checkpoint_interval_s and not run.finished, run.device):
             _report(run, rank)
             saved = time.monotonic()
     _report(run, rank)
+
+
+def _agreed(answer: bool, device: torch.device) -> bool:
+    """Rank 0's answer, on every rank: clocks and losses differ, and a report waits for all ranks."""
+    if not torch.distributed.is_initialized():
+        return answer
+    shared = torch.tensor(answer, device=device)
+    torch.distributed.broadcast(shared, src=0)
+    return bool(shared)
 
 
 def _report(run: "_Run", rank: int) -> None:
@@ -205,15 +227,16 @@ class _Run:
         trained = {f"train_{name}": float(value) for name, value in losses._asdict().items()}
         if not all(map(math.isfinite, trained.values())):
             raise FloatingPointError(
-                f"the loss is not finite at iteration {self.iteration} ({trained}); lower learning_rate or check the data"
+                f"the loss is not finite at iteration {self.iteration} ({trained}); "
+                "lower learning_rate or check the data"
             )
         elapsed = time.monotonic() - started
         validated = self._validate()
         self.seconds += time.monotonic() - started
-        self._keep_best(validated["val_total"])
+        self._keep_best(validated[f"val_{self.problem.criterion}"])
         samples = (self.iteration - first) * self.settings.batch_size
-        row: Row = {"iteration": self.iteration, "seconds": self.seconds, **trained, **validated}
-        row |= {"learning_rate": self.scheduler.get_last_lr()[0], "samples_per_s": samples / elapsed}
+        row: Row = {"iteration": float(self.iteration), "seconds": self.seconds, **trained, **validated}
+        row |= {"learning_rate": float(self.scheduler.get_last_lr()[0]), "samples_per_s": samples / elapsed}
         self.rows.append(row)
         return row
 
@@ -233,12 +256,14 @@ class _Run:
             "rows": self.rows,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any], rank: int) -> None:
+        """Go on from rank 0's `state`; the other ranks keep random sequences of their own."""
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        self.problem.restore_sampler(state["sampler"])
-        torch.set_rng_state(state["torch_generator"])
+        if rank == 0:
+            self.problem.restore_sampler(state["sampler"])
+            torch.set_rng_state(state["torch_generator"])
         for name in ("iteration", "seconds", "stale", "best_loss", "best_weights", "rows"):
             setattr(self, name, state[name])
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from skild_ray.config import Experiment, Training
 from skild_ray.data.trajectories import Trajectories
 
 Batch = tuple[Tensor, ...]
+DataKind = Literal["task_agnostic", "demonstrations"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Inputs:
     weights: Mapping[str, Mapping[str, Tensor]]
     """Weights of finished stages, by stage name."""
 
-    def split(self, kind: str) -> tuple[list[Trajectories], list[Trajectories], list[float]]:
+    def split(self, kind: DataKind) -> tuple[list[Trajectories], list[Trajectories], list[float]]:
         """Training and held-out episodes of every source of 'task_agnostic' or 'demonstrations', and their weights."""
         sources: Sequence[Trajectories] = getattr(self, kind)
         fraction, seed = self.experiment.data.validation_fraction, self.experiment.seed
@@ -32,12 +33,21 @@ class Inputs:
         weights = [source.weight for source in getattr(self.experiment.data, kind)]
         return [train for train, _ in pairs], [held_out for _, held_out in pairs], weights
 
+    def require_windows(self, kinds: Sequence[DataKind]) -> None:
+        """Raise DataError unless every source of these kinds has windows of H steps on both sides of its split."""
+        for kind in kinds:
+            train, held_out, _ = self.split(kind)
+            for part in (*train, *held_out):
+                part.window_starts(self.experiment.skill.horizon)
+
 
 class Problem(Protocol):
     """A model, its batches and its loss."""
 
     module: nn.Module
     settings: Training
+    criterion: str
+    """Which of the losses on held-out episodes picks the best weights."""
 
     def batch(self) -> Batch:
         """The next training batch."""
@@ -52,12 +62,6 @@ class Problem(Protocol):
         """What `restore_sampler` needs to continue the sequence of batches exactly."""
 
     def restore_sampler(self, state: dict[str, Any]) -> None: ...
-
-
-class HeadLosses(NamedTuple):
-    """A loss with a single part."""
-
-    total: Tensor
 
 
 def worker_seed(experiment: Experiment, stage: str, rank: int) -> int:

@@ -14,6 +14,8 @@ from skild_ray.offline.problem import Batch, Inputs, chunks
 class SkillPriorProblem:
     """Minimise the loss of `SkillModel` over weighted task-agnostic windows."""
 
+    criterion = "total"
+
     def __init__(self, inputs: Inputs, seed: int) -> None:
         experiment = inputs.experiment
         self.settings = experiment.skill_prior

@@ -13,11 +13,20 @@ HORIZON, DISCOUNT = 10, 0.9
 
 def _replay(capacity: int = 100, n_step: int = 3, **columns: int) -> SkillReplay:
     return SkillReplay(
-        capacity, 1, 1, n_step=n_step, discount=DISCOUNT, horizon=HORIZON, seed=0, columns={"tag": 1, "next_tag": 1} | columns
+        capacity,
+        1,
+        1,
+        n_step=n_step,
+        discount=DISCOUNT,
+        horizon=HORIZON,
+        seed=0,
+        columns={"tag": 1, "next_tag": 1} | columns,
     )
 
 
-def _rows(first: int, rewards: list[float], *, k: list[int] | None = None, terminated: bool = False) -> dict[str, NDArray]:
+def _rows(
+    first: int, rewards: list[float], *, k: list[int] | None = None, terminated: bool = False
+) -> dict[str, NDArray]:
     """Transitions between the states first, first + 1, ...; actions and tags can be told from the state."""
     count = len(rewards)
     states = np.arange(first, first + count + 1, dtype=np.float32)[:, None]

@@ -19,9 +19,7 @@ def _chunks(low: CountingEnv, cuts: Sequence[int] = ()) -> list[SingleAgentEpiso
     """One episode of skills z = 0, 10, 20, .. (the time each was chosen), cut after `cuts` skills as env runners do."""
     env = SkillVectorEnv([lambda: low], lambda inputs: torch.zeros(len(inputs), 1), 1, 10, trace=True)
     observations, infos = env.reset(seed=0)
-    episode = SingleAgentEpisode(
-        observation_space=env.single_observation_space, action_space=env.single_action_space
-    )
+    episode = SingleAgentEpisode(observation_space=env.single_observation_space, action_space=env.single_action_space)
     episode.add_env_reset(observations[0], _info(infos))
     finished = []
     while not episode.is_done:
@@ -42,7 +40,13 @@ def _info(infos: dict[str, NDArray]) -> dict[str, NDArray]:
 
 
 def _transitions(rows: Rows) -> list[Transition]:
-    columns = (rows["obs"][:, 0], rows["actions"][:, 0], rows["rewards"], rows["next_obs"][:, 0], rows["terminated"] > 0)
+    columns = (
+        rows["obs"][:, 0],
+        rows["actions"][:, 0],
+        rows["rewards"],
+        rows["next_obs"][:, 0],
+        rows["terminated"] > 0,
+    )
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 

@@ -17,7 +17,9 @@ def test_parameter_counts(observation_dim: int, count: int) -> None:
 def test_loss_by_hand() -> None:
     positive, negative = torch.tensor([2.0, 0.0]), torch.tensor([-1.0])
     # -log sigmoid(2) = 0.126928, -log sigmoid(0) = 0.693147, -log(1 - sigmoid(-1)) = 0.313262
-    assert discriminator_loss(positive, negative, 0.0).item() == pytest.approx((0.126928 + 0.693147 + 0.313262) / 3, abs=1e-5)
+    assert discriminator_loss(positive, negative, 0.0).item() == pytest.approx(
+        (0.126928 + 0.693147 + 0.313262) / 3, abs=1e-5
+    )
 
 
 def test_smoothed_loss_by_hand() -> None:

@@ -97,7 +97,9 @@ def test_ensemble_normalises_every_hidden_layer() -> None:
         ensemble.weights[:-1], ensemble.biases[:-1], ensemble.gains, ensemble.shifts, strict=True
     ):
         features = features @ weight + bias
-        features = (features - features.mean(-1, keepdim=True)) / (features.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
+        features = (features - features.mean(-1, keepdim=True)) / (
+            features.var(-1, keepdim=True, correction=0) + 1e-5
+        ).sqrt()
         features = nn.functional.leaky_relu(features * gain + shift, 0.2)
     expected = (features @ ensemble.weights[-1] + ensemble.biases[-1]).squeeze(-1)
     torch.testing.assert_close(ensemble(inputs), expected, rtol=1e-4, atol=1e-5)

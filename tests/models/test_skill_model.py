@@ -91,9 +91,7 @@ def test_total_weighs_the_parts(model: SkillModel, batch: tuple[Tensor, Tensor])
 
 def _moved(model: SkillModel) -> set[str]:
     """Parts of the model that have a gradient."""
-    return {
-        name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0
-    }
+    return {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
 
 
 def test_prior_loss_reaches_the_prior_only(model: SkillModel, batch: tuple[Tensor, Tensor]) -> None:

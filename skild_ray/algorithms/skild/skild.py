@@ -1,6 +1,7 @@
 """SkiLD's stage 4 as an RLlib algorithm: configuration and the loop of sampling and learning."""
 
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ SKILL_ENV = "skild_ray/skills"
 UPDATES_PER_CALL = 8
 EPISODE_WINDOW = 50
 PROBE_INTERVAL_S = 30.0
+FETCH_WAIT_S = 0.005
 SAMPLE_TAG = "sample"
 
 
@@ -127,7 +129,7 @@ class SkiLDConfig(AlgorithmConfig):
         return self
 
     def training(self, **kwargs: Any) -> "SkiLDConfig":
-        """Set fields of `skild_ray.config.Algorithm`; anything else is passed on to RLlib, which refuses the unknown."""
+        """Set fields of `skild_ray.config.Algorithm`; RLlib takes the rest, and refuses what is unknown."""
         for name in set(kwargs) & set(Algorithm.model_fields):
             setattr(self, name, kwargs.pop(name))
         return super().training(**kwargs)
@@ -202,12 +204,14 @@ class SkiLD(RLlibAlgorithm):
         self._shift = ShiftedTransitions() if "shifted_transitions" in settings.reference_quirks else None
         self._demonstrations = load_demonstration_states(pretrained.demo_discriminator)
         self._rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
-        fragment = self.config.rollout_fragment_length * self.config.num_envs_per_env_runner
-        self._request_env_steps = fragment * skill.horizon
+        # A runner steps all its environments until it has a fragment; resets in between make it overshoot.
+        envs = self.config.num_envs_per_env_runner
+        self._request_env_steps = (self.config.rollout_fragment_length * envs + envs - 1) * skill.horizon
         self._requested: set[int] = set()
         self._owed = 0.0
         self._counts = {"env_steps": 0, "skill_steps": 0, "updates": 0, "episodes": 0}
         self._episode_env_steps: dict[str, int] = {}
+        self._recent: dict[str, deque[float]] = {}
         self._probed = float("-inf")
 
     @property
@@ -221,19 +225,20 @@ class SkiLD(RLlibAlgorithm):
         return self._counts
 
     def training_step(self) -> None:
-        """Take in what the env runners have, then learn until nothing is owed."""
-        if self.settings.synchronous or self.env_runner_group.num_remote_env_runners() == 0:
-            episodes = self._sample_now()
-        else:
-            episodes = self._sample_ahead()
+        """Take in what the env runners have, set them to work again, then learn until nothing is owed."""
+        ahead = not self.settings.synchronous and self.env_runner_group.num_remote_env_runners() > 0
         before = self._counts["skill_steps"]
-        for episode in episodes:
+        for episode in self._fetch() if ahead else self._sample_now():
             self._store(episode)
+        if ahead:
+            self._request()
         if self._counts["skill_steps"] >= self.settings.warmup_skill_steps:
             self._owed += (self._counts["skill_steps"] - before) * self.settings.samples_per_skill_step
         self._learn()
         for name, value in self._counts.items():
             self.metrics.log_value(name, value, window=1)
+        for name, values in self._recent.items():  # RLlib's own windows are emptied by every report
+            self.metrics.log_value(name, float(np.mean(values)), window=1)
         self.metrics.log_value("replay_size", len(self.replay), window=1)
 
     # --- sampling ---
@@ -258,26 +263,24 @@ class SkiLD(RLlibAlgorithm):
             )
         return self._unpack(results)
 
-    def _sample_ahead(self) -> list[SingleAgentEpisode]:
-        """The fragments that are ready, all runners that returned one already at work on their next."""
+    def _fetch(self) -> list[SingleAgentEpisode]:
+        """The fragments that are ready, after a short wait if there is none."""
+        fetch = self.env_runner_group.fetch_ready_async_reqs
+        # A wait lasts until all runners have finished, so it must not begin while one of them has.
+        ready = fetch(tags=SAMPLE_TAG) or fetch(tags=SAMPLE_TAG, timeout_seconds=FETCH_WAIT_S)
+        self._requested -= {index for index, _ in ready}
+        return self._unpack([result for _, result in ready])
+
+    def _request(self) -> None:
+        """Set the idle runners to work on their next fragment, with the newest weights."""
         group = self.env_runner_group
-        healthy = group.healthy_env_runner_ids()
-        self._requested &= set(healthy)
-        idle = [index for index in healthy if index not in self._requested]
-        idle = idle[: self._affordable(len(self._requested))]
-        if not idle and not self._requested:
-            return []
-        finished = group.foreach_env_runner_async_fetch_ready(
-            func=_sample,
-            kwargs={"state": ray.put(self._weights())},
-            tag=SAMPLE_TAG,
-            timeout_seconds=0.0 if idle else 1.0,
-            remote_worker_ids=idle,
-            return_actor_ids=True,
-        )
-        self._requested |= set(idle)
-        self._requested -= {index for index, _ in finished}
-        return self._unpack([result for _, result in finished])
+        healthy = set(group.healthy_env_runner_ids())
+        self._requested &= healthy
+        idle = sorted(healthy - self._requested)[: self._affordable(len(self._requested))]
+        if idle:  # an empty list would mean all runners to RLlib
+            state = ray.put(self._weights())
+            group.foreach_env_runner_async(_sample, SAMPLE_TAG, kwargs={"state": state}, remote_worker_ids=idle)
+            self._requested |= set(idle)
 
     def _affordable(self, requested: int) -> int:
         """How many more requests fit into the budget of environment steps."""
@@ -317,7 +320,7 @@ class SkiLD(RLlibAlgorithm):
         last = episode.get_infos(-1)
         values = {"success": last["success"], "subtasks_solved": last["subtasks_solved"], "episode_env_steps": length}
         for name, value in values.items():
-            self.metrics.log_value(name, float(value), reduce="mean", window=EPISODE_WINDOW)
+            self._recent.setdefault(name, deque(maxlen=EPISODE_WINDOW)).append(float(value))
 
     # --- learning ---
 
@@ -350,7 +353,9 @@ class SkiLD(RLlibAlgorithm):
         if now - self._probed < PROBE_INTERVAL_S and env_runner_group.num_healthy_remote_env_runners() > 0:
             return []
         self._probed = now
-        return super().restore_env_runners(env_runner_group)
+        restored: list[int] = super().restore_env_runners(env_runner_group)
+        self._requested -= set(restored)
+        return restored
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         state = super().get_state(components, not_components=not_components, **kwargs)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch import Tensor, nn
 
@@ -131,8 +130,9 @@ class SkiLDTorchLearner(TorchLearner):
             if skipped:
                 self.metrics.log_value((module_id, "skipped_updates"), skipped, reduce="lifetime_sum")
             module.num_updates += 1
-            targets, sources = list(module.target_critics.parameters()), list(module.critics.parameters())
-            torch._foreach_lerp_(targets, [source.detach() for source in sources], settings.target_update_rate)
+            targets: list[Tensor] = list(module.target_critics.parameters())
+            sources = [parameter.detach() for parameter in module.critics.parameters()]
+            torch._foreach_lerp_(targets, sources, settings.target_update_rate)
 
     @staticmethod
     def _is_due(name: str, update: int, settings: Algorithm) -> bool:

@@ -33,9 +33,9 @@ class SkiLDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         initial = pretrained.skill_prior if settings.policy_init == "prior" else pretrained.skill_posterior
         self.policy = load_head(initial).requires_grad_(True)
         self.policy.standardize.requires_grad_(False)
-        with torch.no_grad():  # the last half of the output biases are log-sigmas
-            latent_dim = self.action_space.shape[0]
-            self.policy.net[-1].bias[latent_dim:] += math.log(settings.policy_init_scale)
+        latent_dim, output = self.action_space.shape[0], self.policy.net[-1]
+        assert isinstance(output, nn.Linear)
+        output.bias.data[latent_dim:] += math.log(settings.policy_init_scale)  # the last half are log-sigmas
         if self.inference_only:
             return
         observation_dim = self.observation_space.shape[0]

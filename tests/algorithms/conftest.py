@@ -1,0 +1,92 @@
+"""Finished stages 1 to 3 on disk, and what stage 4 builds from them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box
+from pretrained import publish_pretrained, tiny_experiment
+from ray.rllib.core import DEFAULT_MODULE_ID
+from torch import Tensor
+
+from skild_ray.algorithms.skild import SkiLDConfig, SkiLDTorchLearner, SkiLDTorchRLModule
+from skild_ray.config import Algorithm, Experiment
+
+torch.set_num_threads(1)  # the networks of the tests are too small for more
+
+LATENT, OBSERVATION = 3, 2
+SPACES = (Box(-np.inf, np.inf, (OBSERVATION,), np.float32), Box(-np.inf, np.inf, (LATENT,), np.float32))
+
+Batch = dict[str, Tensor]
+
+
+@pytest.fixture(scope="session")
+def pretrained_run(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    """An experiment whose stages 1 to 3 are finished, with random weights."""
+    experiment = tiny_experiment(tmp_path_factory.mktemp("runs"))
+    publish_pretrained(experiment)
+    return experiment
+
+
+@pytest.fixture
+def make_module(pretrained_run: Experiment) -> Callable[..., SkiLDTorchRLModule]:
+    """Builds the networks with fields of `Algorithm` changed."""
+
+    def make(
+        run_dir: Path = pretrained_run.run_dir, inference_only: bool = False, **changes: Any
+    ) -> SkiLDTorchRLModule:
+        torch.manual_seed(0)
+        settings = Algorithm.model_validate(pretrained_run.algorithm.model_dump() | changes)
+        return SkiLDTorchRLModule(
+            observation_space=SPACES[0],
+            action_space=SPACES[1],
+            inference_only=inference_only,
+            model_config={"run_dir": str(run_dir), "algorithm": settings.model_dump()},
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_learner(pretrained_run: Experiment) -> Callable[..., SkiLDTorchLearner]:
+    """Builds a learner in this process with fields of `Algorithm` changed."""
+
+    def make(**changes: Any) -> SkiLDTorchLearner:
+        torch.manual_seed(0)
+        config = SkiLDConfig.from_experiment(pretrained_run).training(**changes)
+        learner = config.build_learner(spaces={DEFAULT_MODULE_ID: SPACES})
+        learner.build()
+        assert isinstance(learner, SkiLDTorchLearner)
+        return learner
+
+    return make
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """A replay batch of 8 transitions, n = 3, with the columns of every option."""
+    generator = torch.Generator().manual_seed(1)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    states = normal(8, 3, OBSERVATION)
+    return {
+        "obs": states[:, 0].clone(),
+        "actions": normal(8, LATENT),
+        "returns": normal(8),
+        "n_step_states": states,
+        "n_step_weights": torch.tensor([[1.0, 0.99, 0.98]]).repeat(8, 1),
+        "next_obs": normal(8, OBSERVATION),
+        "bootstrap": torch.tensor([0.97] * 7 + [0.0]),
+        "demonstration_states": normal(8, OBSERVATION) + 3,
+        **{f"{prefix}{name}_mean": normal(8, LATENT) for prefix in ("", "next_") for name in ("prior", "posterior")},
+        **{
+            f"{prefix}{name}_log_std": 0.3 * normal(8, LATENT)
+            for prefix in ("", "next_")
+            for name in ("prior", "posterior")
+        },
+    }

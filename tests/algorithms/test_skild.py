@@ -1,0 +1,381 @@
+"""The algorithm as a whole: sampling, learning, counting, checkpoints and faults, on tiny networks."""
+
+import copy
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pretrained import publish_pretrained, tiny_experiment
+from ray.rllib.core import DEFAULT_MODULE_ID
+from torch import Tensor
+
+from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
+from skild_ray.algorithms.train import module_weights
+from skild_ray.config import Experiment
+
+Build = Callable[..., SkiLD]
+VARIED = {"id": "counting_env:RandomLengthEnv"}
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@pytest.fixture
+def build(pretrained_run: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
+    """Builds the algorithm with settings of `Algorithm` and of other sections changed, and stops it in the end."""
+    monkeypatch.setenv("TUNE_RESULT_DIR", str(tmp_path))
+    built: list[SkiLD] = []
+
+    def build(num_env_runners: int = 0, num_learners: int = 0, **changes: Any) -> SkiLD:
+        rollout = {"num_env_runners": num_env_runners, "num_envs_per_env_runner": 4, "skill_steps_per_fragment": 16}
+        sections = {name: changes.pop(name) for name in ("environment", "seed") if name in changes}
+        experiment = tiny_experiment(
+            pretrained_run.runs,
+            **sections,
+            rollout=rollout,
+            resources={"num_learners": num_learners},
+            algorithm=changes,
+        )
+        algo = SkiLDConfig.from_experiment(experiment).build_algo()
+        assert isinstance(algo, SkiLD)
+        built.append(algo)
+        return algo
+
+    yield build
+    for algo in built:
+        algo.stop()
+
+
+def _finish(algo: SkiLD, until: int | None = None) -> dict[str, Any]:
+    """Train until the budget, or so many environment steps, are spent; the last result."""
+    result: dict[str, Any] = {}
+    for _ in range(5_000):
+        if algo.finished or (until is not None and algo.counts["env_steps"] >= until):
+            return result
+        result = algo.train()
+    raise AssertionError(f"stuck at {dict(algo.counts)}")
+
+
+def _num_updates(algo: SkiLD) -> int:
+    return int(module_weights(algo)["num_updates"])
+
+
+def _equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def _runner_policies(algo: SkiLD) -> list[dict[str, Tensor]]:
+    """The policy that each env runner acts with."""
+    return algo.env_runner_group.foreach_env_runner(
+        lambda runner: {name: value.clone() for name, value in runner.module.state_dict().items()},
+        local_env_runner=algo.env_runner_group.num_remote_env_runners() == 0,
+    )
+
+
+# --- counting ---
+
+
+@pytest.mark.parametrize("num_env_runners", [0, 2])
+def test_budget_and_replay_ratio(build: Build, num_env_runners: int) -> None:
+    algo = build(num_env_runners, environment=VARIED, total_env_steps=3_000)
+    learned_from = None
+    while not algo.finished:
+        before = dict(algo.counts)
+        algo.train()
+        if learned_from is None and algo.counts["skill_steps"] >= 64:
+            # train() may take in several fragments; before the first update none of them counted
+            owed = algo.counts["updates"] * 32 + algo.get_state()["skild"]["owed"]
+            learned_from = algo.counts["skill_steps"] - owed / 16
+            assert before["skill_steps"] <= learned_from < 64
+    counts = algo.counts
+    assert learned_from is not None
+    assert 2_000 < counts["env_steps"] <= 3_000
+    assert counts["env_steps"] < 5 * counts["skill_steps"], "skills that end early are shorter"
+    owed = algo.get_state()["skild"]["owed"]
+    assert counts["updates"] * 32 + owed == (counts["skill_steps"] - learned_from) * 16
+    assert owed < 32
+    assert counts["updates"] == _num_updates(algo)
+    assert len(algo.replay) == counts["skill_steps"]
+    before = dict(counts)
+    for _ in range(3):
+        algo.train()
+    assert dict(algo.counts) == before, "nothing was still on its way"
+
+
+def test_stored_transitions_are_the_environments(build: Build) -> None:
+    """In the counting environment step t pays t and leads to state t: rows can be checked one by one."""
+    algo = build(environment=VARIED, total_env_steps=2_000, n_step=1)
+    _finish(algo)
+    drawn = algo.replay.sample(2_000)
+    start, end = drawn["obs"][:, 0], drawn["next_obs"][:, 0]
+    length = end - start
+    assert ((length >= 1) & (length <= 5)).all()
+    assert (start % 5 == 0).all(), "skills begin every H steps"
+    np.testing.assert_allclose(drawn["returns"], length * (start + 1 + end) / 2, err_msg="sum of start + 1 .. end")
+    terminated = drawn["bootstrap"] == 0
+    assert (end[terminated] % 2 == 1).all(), "odd episodes terminate"
+    cut = ~terminated & (length < 5)
+    assert (end[cut] % 2 == 0).all(), "even ones are cut by time"
+    np.testing.assert_allclose(drawn["bootstrap"][~terminated], 0.99 ** (length[~terminated] / 5), rtol=1e-5)
+    assert terminated.any()
+    assert cut.any()
+
+
+def test_results_name_what_happened(build: Build) -> None:
+    algo = build(environment=VARIED, total_env_steps=2_000)
+    result = _finish(algo)
+    for name, value in algo.counts.items():
+        assert result[name] == value
+    assert result["replay_size"] == algo.counts["skill_steps"]
+    assert 0 < result["success"] < 1
+    assert 10 < result["episode_env_steps"] < 30
+    learner = result["learners"][DEFAULT_MODULE_ID]
+    for name in (
+        "policy_loss",
+        "critic_loss",
+        "q_1",
+        "q_2",
+        "q_target",
+        "p_demo",
+        "prior_divergence",
+        "alpha",
+        "alpha_q",
+    ):
+        assert name in learner
+    for name in ("env_reward", "discriminator_reward", "rl_training_reward"):
+        assert np.isfinite(learner[name])
+
+
+def test_env_runners_act_with_the_learners_policy(build: Build) -> None:
+    algo = build(policy_lr=0.01)
+    start = _runner_policies(algo)[0]
+    _finish(algo, until=1_000)
+    before = {name: value for name, value in module_weights(algo).items() if name.startswith("policy.")}
+    algo.train()
+    runner = _runner_policies(algo)[0]
+    assert _equal(runner, before), "the fragment was collected with the weights of the moment before"
+    assert not _equal(runner, start)
+
+
+def test_two_learners(build: Build) -> None:
+    algo = build(num_learners=2, discriminator_updates=0.5, learn_alphas=True, total_env_steps=800)
+    _finish(algo)
+    states = algo.learner_group.foreach_learner(
+        lambda learner: {name: value.cpu() for name, value in learner.module[DEFAULT_MODULE_ID].state_dict().items()}
+    )
+    first, second = (result.get() for result in states)
+    first = {name.removeprefix("module."): value for name, value in first.items()}
+    second = {name.removeprefix("module."): value for name, value in second.items()}
+    assert _equal(first, second), "gradients are shared"
+    assert int(first["num_updates"]) == algo.counts["updates"] > 10
+
+
+# --- reproducibility and checkpoints ---
+
+
+@pytest.mark.parametrize("num_env_runners", [0, 1])
+def test_synchronous_runs_are_equal_bit_for_bit(build: Build, num_env_runners: int) -> None:
+    weights = []
+    for _ in range(2):
+        algo = build(
+            num_env_runners, environment=VARIED, synchronous=True, discriminator_updates=0.5, total_env_steps=1_500
+        )
+        _finish(algo)
+        weights.append((module_weights(algo), algo.replay.recent()))
+        algo.stop()
+    assert _equal(weights[0][0], weights[1][0])
+    for name, column in weights[0][1].items():
+        np.testing.assert_array_equal(column, weights[1][1][name])
+
+
+def test_another_seed_is_another_run(build: Build) -> None:
+    rewards = []
+    for seed in (0, 1):
+        algo = build(environment=VARIED, seed=seed, total_env_steps=500)
+        _finish(algo)
+        rewards.append(algo.replay.recent()["rewards"].tolist())
+    assert rewards[0] != rewards[1]
+
+
+def _everything(algo: SkiLD) -> dict[str, Any]:
+    """All that decides how learning goes on, as plain values."""
+    learner = algo.learner_group.get_state()["learner"]
+    own = algo.get_state()["skild"]
+    found = {
+        "module": learner["rl_module"][DEFAULT_MODULE_ID],
+        "optimizer": learner["optimizer"],
+        "replay": own["replay"]["data"],
+        "replay_rng": own["replay"]["rng"],
+        "rng": own["rng"],
+        "owed": own["owed"],
+        "counts": own["counts"],
+    }
+    return copy.deepcopy(found)  # states of a learner in this process share its memory
+
+
+def _assert_equal(first: Any, second: Any) -> None:
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            _assert_equal(first[key], second[key])
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second)
+        for pair in zip(first, second, strict=True):
+            _assert_equal(*pair)
+    else:
+        np.testing.assert_array_equal(np.asarray(first), np.asarray(second))
+
+
+LEARNS_EVERYTHING = {"discriminator_updates": 0.5, "learn_alphas": True, "kl_in_target": True}
+
+
+def test_from_checkpoint_is_exact(build: Build, tmp_path: Path) -> None:
+    algo = build(environment=VARIED, **LEARNS_EVERYTHING)
+    _finish(algo, until=1_500)
+    expected = _everything(algo)
+    path = algo.save_to_path(str(tmp_path / "checkpoint"))
+    restored = SkiLD.from_checkpoint(path)
+    try:
+        _assert_equal(_everything(restored), expected)
+        _assert_equal(restored.replay.sample(50), algo.replay.sample(50))
+        _finish(restored)
+        assert restored.counts["updates"] == _num_updates(restored) > expected["counts"]["updates"]
+    finally:
+        restored.stop()
+
+
+@pytest.mark.parametrize(("how", "num_env_runners"), [("path", 1), ("state", 0)])
+def test_live_algorithm_goes_back(build: Build, tmp_path: Path, how: str, num_env_runners: int) -> None:
+    algo = build(num_env_runners, synchronous=True, policy_lr=0.01, **LEARNS_EVERYTHING)
+    _finish(algo, until=1_000)
+    expected = _everything(algo)
+    policy = {name: value for name, value in module_weights(algo).items() if name.startswith("policy.")}
+    if how == "path":
+        path = algo.save_to_path(str(tmp_path / "checkpoint"))
+        _finish(algo, until=2_000)
+        algo.restore_from_path(path)
+    else:
+        state = algo.get_state()
+        _finish(algo, until=2_000)
+        algo.set_state(state)
+    _assert_equal(_everything(algo), expected)
+    algo.train()
+    assert _equal(_runner_policies(algo)[0], policy), "env runners act with the older policy again"
+    assert algo.counts["env_steps"] > expected["counts"]["env_steps"]
+
+
+# --- faults ---
+
+
+def _env_runner_processes(algo: SkiLD) -> list[int]:
+    return algo.env_runner_group.foreach_env_runner(lambda _: os.getpid(), local_env_runner=False)
+
+
+def test_killed_env_runners_are_replaced(build: Build) -> None:
+    algo = build(2, total_env_steps=10**6)
+    _finish(algo, until=500)
+    first, second = _env_runner_processes(algo)
+    os.kill(first, signal.SIGKILL)
+    _finish(algo, until=algo.counts["env_steps"] + 1_000)
+    assert second in _env_runner_processes(algo), "the other one goes on"
+    os.kill(second, signal.SIGKILL)
+    _finish(algo, until=algo.counts["env_steps"] + 2_000)
+    replacements = _env_runner_processes(algo)
+    assert replacements
+    assert not {first, second} & set(replacements)
+    assert algo.counts["updates"] == _num_updates(algo)
+
+
+def test_environment_that_raises(build: Build) -> None:
+    algo = build(environment=VARIED | {"kwargs": {"fail_at": 120}}, total_env_steps=2_000)
+    _finish(algo)
+    assert algo.counts["env_steps"] > 1_500
+    drawn = algo.replay.sample(1_000)
+    assert (drawn["next_obs"][:, 0] > drawn["obs"][:, 0]).all(), "no transition leads from one episode into another"
+
+
+# --- quirks ---
+
+
+def test_shifted_transitions_reach_the_replay(build: Build) -> None:
+    algo = build(environment=VARIED, reference_quirks=["shifted_transitions"], total_env_steps=1_500)
+    _finish(algo)
+    starts = algo.replay.recent()["obs"][:, 0]
+    assert set(np.unique(starts % 5)) <= {0, 1}
+    assert (starts[starts > 0] % 5 == 1).all()
+
+
+def test_decoder_is_squashed_by_the_quirk_only(build: Build) -> None:
+    largest = {}
+    for quirks in ((), ("squashed_decoder",)):
+        algo = build(reference_quirks=list(quirks))
+        env = algo.env_runner_group.local_env_runner.env.unwrapped
+        env.reset(seed=0)
+        action = torch.from_numpy(np.full((4, 3), 50.0, np.float32))
+        inputs = torch.cat([torch.zeros(4, 2), action], -1)
+        env._inputs[:] = inputs
+        largest[quirks] = np.abs(env._decode()).max()
+    assert largest[()] == 1.0
+    assert largest[("squashed_decoder",)] <= 1.0
+
+
+def test_all_quirks_at_once_train(build: Build) -> None:
+    algo = build(environment=VARIED, reference_quirks=True, discriminator_updates=0.5, env_reward_weight=0.0)
+    _finish(algo)
+    assert all(torch.isfinite(value).all() for value in module_weights(algo).values())
+
+
+# --- configuration ---
+
+
+def test_configuration_of_a_library_user(pretrained_run: Experiment) -> None:
+    config = (
+        SkiLDConfig()
+        .environment("line_world:LineEnv", env_config={"max_episode_steps": 7})
+        .pretrained(run_dir=str(pretrained_run.run_dir))
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=2)
+        .training(alpha=0.5, n_step=2)
+    )
+    config.validate()
+    assert (config.settings.alpha, config.settings.n_step) == (0.5, 2)
+    assert config.env_config["kwargs"] == {"max_episode_steps": 7}
+    with pytest.raises(TypeError, match="alfa"):
+        config.training(alfa=1.0)
+    with pytest.raises(ValueError, match="discount"):
+        _ = SkiLDConfig().training(discount=2.0).settings
+
+
+def test_configuration_needs_environment_and_run() -> None:
+    with pytest.raises(ValueError, match="pretrained"):
+        SkiLDConfig().environment("line_world:LineEnv").validate()
+
+
+def test_batch_must_divide_among_learners(pretrained_run: Experiment) -> None:
+    config = SkiLDConfig.from_experiment(pretrained_run).learners(num_learners=2).training(batch_size=33)
+    with pytest.raises(ValueError, match="33"):
+        config.validate()
+
+
+def test_experiment_decides_the_configuration(pretrained_run: Experiment) -> None:
+    config = SkiLDConfig.from_experiment(pretrained_run)
+    assert config.settings == pretrained_run.algorithm
+    assert config.rollout_fragment_length * config.num_envs_per_env_runner == 16
+    assert Path(config.run_dir or "") == pretrained_run.run_dir.resolve()
+
+
+def test_maze(build: Build, tmp_path: Path) -> None:
+    maze = {"id": "skild_ray/Maze-v0", "kwargs": {"max_episode_steps": 60}}
+    experiment = tiny_experiment(tmp_path, environment=maze, algorithm={"total_env_steps": 1_000})
+    publish_pretrained(experiment, observation_dim=4, action_dim=2)
+    algo = SkiLDConfig.from_experiment(experiment).build_algo()
+    assert isinstance(algo, SkiLD)
+    try:
+        result = _finish(algo)
+        assert result["episode_env_steps"] == 60
+        assert algo.counts["updates"] > 20
+    finally:
+        algo.stop()

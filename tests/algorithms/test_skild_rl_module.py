@@ -1,0 +1,209 @@
+"""The networks of stage 4: what they start from, what acts, and where gradients go."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pretrained import SKILL, publish_pretrained, tiny_experiment
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+from skild_ray.algorithms.pretrained import Pretrained, load_head
+from skild_ray.algorithms.skild import SkiLDTorchRLModule
+from skild_ray.config import Experiment
+from skild_ray.models.gaussian import Gaussian
+
+Make = Callable[..., SkiLDTorchRLModule]
+Batch = dict[str, Tensor]
+PARTS = ("policy", "critics", "target_critics", "discriminator", "log_alpha", "log_alpha_q")
+
+
+def _parts_with_gradient(module: SkiLDTorchRLModule, value: Tensor) -> set[str]:
+    module.zero_grad()
+    value.backward(retain_graph=True)
+    named = [(name, p) for name, p in module.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+    return {part for part in PARTS for name, _ in named if name.split(".")[0] == part}
+
+
+@pytest.mark.parametrize("start", ["prior", "posterior"])
+def test_policy_starts_from(make_module: Make, pretrained_run: Experiment, batch: Batch, start: str) -> None:
+    module = make_module(policy_init=start, policy_init_scale=0.5)
+    pretrained = Pretrained.open(pretrained_run.run_dir)
+    head = load_head(pretrained.skill_prior if start == "prior" else pretrained.skill_posterior)
+    policy, expected = module.policy(batch["obs"]), head(batch["obs"])
+    torch.testing.assert_close(policy.mean, expected.mean)
+    torch.testing.assert_close(policy.log_std.exp(), 0.5 * expected.log_std.exp())
+
+
+def test_prior_and_posterior_differ(make_module: Make, batch: Batch) -> None:
+    means = [make_module(policy_init=start).policy(batch["obs"]).mean for start in ("prior", "posterior")]
+    assert not torch.allclose(*means)
+
+
+def test_target_critics_start_equal(make_module: Make) -> None:
+    module = make_module()
+    for target, source in zip(module.target_critics.parameters(), module.critics.parameters(), strict=True):
+        assert torch.equal(target, source)
+        assert not target.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("squash", "expected"),
+    [
+        ("scaled_tanh", lambda u: 2 * torch.tanh(u / 2)),
+        ("tanh", lambda u: 2 * torch.tanh(u)),
+        ("clip", lambda u: u.clamp(-2, 2)),
+        ("none", lambda u: u),
+    ],
+)
+def test_squashing(make_module: Make, batch: Batch, squash: str, expected: Callable[[Tensor], Tensor]) -> None:
+    module = make_module(latent_squash=squash, latent_bound=2.0)
+    latents = torch.linspace(-6, 6, 25)
+    torch.testing.assert_close(module.squash(latents), expected(latents))
+    deterministic = module.forward_inference({"obs": batch["obs"]})["actions"]
+    torch.testing.assert_close(deterministic, expected(module.policy(batch["obs"]).mean).detach())
+
+
+def test_exploration_samples_the_policy(make_module: Make, batch: Batch) -> None:
+    module = make_module(latent_squash="clip", latent_bound=2.0)
+    states = batch["obs"][:1].expand(20_000, -1)
+    actions = module.forward_exploration({"obs": states})["actions"]
+    policy = module.policy(batch["obs"][:1])
+    expected = policy.mean + policy.log_std.exp() * torch.randn(20_000, 3)
+    torch.testing.assert_close(actions.mean(0), expected.clamp(-2, 2).mean(0).detach(), atol=0.05, rtol=0)
+    torch.testing.assert_close(actions.std(0), expected.clamp(-2, 2).std(0).detach(), atol=0.05, rtol=0)
+    assert not actions.requires_grad
+
+
+def test_env_runners_hold_the_policy_only(make_module: Make) -> None:
+    acting, learning = make_module(inference_only=True), make_module()
+    assert {name.split(".")[0] for name in acting.state_dict()} == {"policy"}
+    state = learning.get_state(inference_only=True)
+    assert set(state) == set(acting.state_dict())
+    acting.set_state(state)
+
+
+def test_values_of_a_training_pass(make_module: Make, batch: Batch) -> None:
+    module = make_module()
+    with torch.no_grad():
+        for target in module.target_critics.parameters():
+            target.mul_(1.5)
+    torch.manual_seed(3)
+    out = module.forward_train(batch)
+    states, next_states = module.critic_inputs(batch["obs"]), module.critic_inputs(batch["next_obs"])
+    torch.testing.assert_close(out["q"], module.critics(torch.cat([states, batch["actions"]], -1)))
+    torch.manual_seed(3)
+    policy = module.policy(batch["obs"])
+    latents = module.squash(policy.sample())
+    torch.testing.assert_close(out["q_policy"], module.critics(torch.cat([states, latents], -1)).min(0).values)
+    next_latents = module.squash(module.policy(batch["next_obs"]).sample())
+    targets = module.target_critics(torch.cat([next_states, next_latents], -1)).min(0).values
+    torch.testing.assert_close(out["q_next"], targets)
+    torch.testing.assert_close(out["logits"], module.discriminator(batch["n_step_states"]))
+    assert out["logits"].shape == (8, 3)
+    assert not {"kl_prior_next", "positive", "log_alpha"} & out.keys()
+
+
+@pytest.mark.parametrize("name", ["prior", "posterior"])
+def test_divergence_is_summed_over_dimensions(make_module: Make, batch: Batch, name: str) -> None:
+    module = make_module()
+    policy = module.policy(batch["obs"])
+    reference = Normal(batch[f"{name}_mean"], batch[f"{name}_log_std"].exp())
+    expected = kl_divergence(Normal(policy.mean, policy.log_std.exp()), reference).sum(-1)
+    torch.testing.assert_close(module.forward_train(batch)[f"kl_{name}"], expected)
+
+
+def test_next_divergence_is_the_next_state_s(make_module: Make, batch: Batch) -> None:
+    module = make_module(kl_in_target=True)
+    out = module.forward_train(batch)
+    policy = module.policy(batch["next_obs"])
+    expected = policy.kl(Gaussian(batch["next_prior_mean"], batch["next_prior_log_std"])).sum(-1)
+    torch.testing.assert_close(out["kl_prior_next"], expected.detach())
+    torch.testing.assert_close(out["next_logits"], module.discriminator(batch["next_obs"]))
+
+
+def test_sampled_divergence_estimates_the_analytic_one(make_module: Make, batch: Batch) -> None:
+    module = make_module(kl="sampled", kl_samples=5_000)
+    analytic, sampled = make_module().forward_train(batch), module.forward_train(batch)
+    for name in ("kl_prior", "kl_posterior"):
+        torch.testing.assert_close(sampled[name], analytic[name], rtol=0.1, atol=0.1)
+    assert _parts_with_gradient(module, sampled["kl_prior"].sum()) == {"policy"}
+
+
+def test_divergence_clamp(make_module: Make, batch: Batch) -> None:
+    module = make_module(kl_clamp=0.5)
+    batch["prior_mean"] += 50
+    clamped = module.forward_train(batch)["kl_prior"]
+    assert clamped.tolist() == [0.5] * 8
+    assert _parts_with_gradient(module, clamped.sum()) == set(), "no gradient outside the clamp"
+
+
+def test_sigma_floor_raises_the_references_only(make_module: Make, batch: Batch) -> None:
+    module = make_module(sigma_floor=0.5)
+    batch["prior_log_std"] = torch.full_like(batch["prior_log_std"], -5.0)
+    policy = module.policy(batch["obs"])
+    expected = kl_divergence(Normal(policy.mean, policy.log_std.exp()), Normal(batch["prior_mean"], 0.5)).sum(-1)
+    torch.testing.assert_close(module.forward_train(batch)["kl_prior"], expected)
+
+
+def test_where_gradients_go(make_module: Make, batch: Batch) -> None:
+    for name in ("prior_mean", "posterior_mean", "prior_log_std", "posterior_log_std"):
+        batch[name].requires_grad_()
+    module = make_module(discriminator_updates=1.0, learn_alphas=True, kl_in_target=True)
+    out = module.forward_train(batch)
+    assert _parts_with_gradient(module, out["q"].sum()) == {"critics"}
+    assert _parts_with_gradient(module, out["q_policy"].sum()) == {"policy"}
+    assert _parts_with_gradient(module, (out["kl_prior"] + out["kl_posterior"]).sum()) == {"policy"}
+    assert _parts_with_gradient(module, (out["positive"] - out["negative"]).sum()) == {"discriminator"}
+    for name in ("q_next", "logits", "kl_prior_next", "kl_posterior_next", "next_logits", "log_sigma"):
+        assert not out[name].requires_grad, name
+    assert all(p.requires_grad for p in module.critics.parameters()), "protected during the policy's pass only"
+
+
+def test_online_discriminator_sees_demonstrations_and_replay(make_module: Make, batch: Batch) -> None:
+    module = make_module(discriminator_updates=0.5, discriminator_noise=0.0)
+    out = module.forward_train(batch)
+    torch.testing.assert_close(out["positive"], module.discriminator(batch["demonstration_states"]))
+    torch.testing.assert_close(out["negative"], module.discriminator(batch["obs"]))
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"discriminator_updates": 1.0, "reference_quirks": ["frozen_discriminator"]}], ids=["off", "quirk"]
+)
+def test_frozen_discriminator(make_module: Make, batch: Batch, changes: dict[str, Any]) -> None:
+    module = make_module(**changes)
+    assert "positive" not in module.forward_train(batch)
+    assert not any(p.requires_grad for p in module.discriminator.parameters())
+
+
+def test_fixed_alphas(make_module: Make) -> None:
+    module = make_module(alpha=0.1, alpha_q=5.0)
+    assert [module.log_alpha.exp().item(), module.log_alpha_q.exp().item()] == pytest.approx([0.1, 5.0])
+    assert make_module(alpha=0.0).log_alpha.exp().item() < 1e-15
+
+
+def test_released_code_ignores_a_fixed_alpha(make_module: Make) -> None:
+    quirk = {"alpha": 0.1, "alpha_q": 5.0, "reference_quirks": ["ignored_fixed_alpha"]}
+    module = make_module(**quirk)
+    assert [module.log_alpha.exp().item(), module.log_alpha_q.exp().item()] == pytest.approx([1.0, 5.0])
+    assert make_module(learn_alphas=True, **quirk).log_alpha.exp().item() == pytest.approx(0.1), (
+        "a learned one starts there"
+    )
+
+
+def test_batch_norm_statistics_do_not_move(make_module: Make, batch: Batch, tmp_path: Path) -> None:
+    experiment = tiny_experiment(tmp_path, skill=SKILL | {"head_norm": "batch"})
+    publish_pretrained(experiment)
+    module = make_module(run_dir=experiment.run_dir)
+    norms = [part for part in module.policy.net if isinstance(part, nn.BatchNorm1d)]
+    assert norms
+    before = [{name: value.clone() for name, value in norm.named_buffers()} for norm in norms]
+    module.train()
+    out = module.forward_train(batch)
+    for norm, old in zip(norms, before, strict=True):
+        assert not norm.training
+        assert all(torch.equal(value, old[name]) for name, value in norm.named_buffers())
+    assert _parts_with_gradient(module, out["kl_prior"].sum()) == {"policy"}
+    assert all(norm.weight.grad is not None for norm in norms), "their affine part is trained"

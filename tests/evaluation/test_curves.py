@@ -1,0 +1,45 @@
+import numpy as np
+
+from skild_ray.evaluation.curves import MAX_POINTS, downstream_curves, offline_curves, read_metrics
+
+
+def test_missing_values_and_files_are_no_errors(tmp_path):
+    path = tmp_path / "metrics.csv"
+    assert read_metrics(path) == {}
+    path.write_text("env_steps,success,q_1\n10,,1.5\n20,0.5,nan\n")
+    metrics = read_metrics(path)
+    assert list(metrics) == ["env_steps", "success", "q_1"]
+    np.testing.assert_array_equal(metrics["success"], [np.nan, 0.5])
+    np.testing.assert_array_equal(metrics["q_1"], [1.5, np.nan])
+
+
+def test_offline_panels_follow_the_columns_of_the_stage():
+    steps = np.array([1.0, 2.0])
+    losses = {
+        f"{kind}_{name}": steps for name in ("total", "reconstruction", "action_mse") for kind in ("train", "val")
+    }
+    page = offline_curves("skill_prior", {"iteration": steps, **losses})
+    assert page.count("<svg") == 2  # the reconstruction is the action error in other units
+    assert "Action error of the decoder" in page
+    assert "held out" in page
+    assert "kept" in page
+
+
+def test_downstream_panels_need_values():
+    steps = np.arange(3.0)
+    nothing = np.full(3, np.nan)
+    metrics = {"env_steps": steps, "success": steps / 2, "subtasks_solved": steps / 2, "episode_return": nothing}
+    page = downstream_curves("demo_rl", metrics | {"discriminator_loss": np.zeros(3)})
+    assert page.count("<svg") == 1
+    assert "Success" in page
+    # Several sub-tasks are shown besides success, and a discriminator in training with its loss.
+    page = downstream_curves("demo_rl", metrics | {"subtasks_solved": steps, "discriminator_loss": steps})
+    assert page.count("<svg") == 3
+
+
+def test_long_runs_stay_small():
+    count = 50 * MAX_POINTS
+    steps = np.arange(float(count))
+    long = downstream_curves("demo_rl", {"env_steps": steps, "q_1": np.sin(steps)})
+    short = downstream_curves("demo_rl", {"env_steps": steps[:MAX_POINTS], "q_1": np.sin(steps[:MAX_POINTS])})
+    assert len(long) < 2 * len(short)

@@ -1,0 +1,221 @@
+"""What each offline stage trains on, without Ray."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pretrained import tiny_experiment
+from torch import Tensor
+
+from skild_ray.config import Experiment
+from skild_ray.data.trajectories import Trajectories
+from skild_ray.errors import DataError
+from skild_ray.models.skill_model import SkillHead, SkillModel
+from skild_ray.offline.demo_discriminator import DemoDiscriminatorProblem
+from skild_ray.offline.problem import Inputs, Problem, worker_seed
+from skild_ray.offline.skill_posterior import SkillPosteriorProblem
+from skild_ray.offline.skill_prior import SkillPriorProblem
+
+MakeTrajectories = Callable[..., Trajectories]
+PROBLEMS = [SkillPriorProblem, SkillPosteriorProblem, DemoDiscriminatorProblem]
+
+
+def _experiment(**sections: Any) -> Experiment:
+    return tiny_experiment(Path("nowhere"), **sections)
+
+
+def _inputs(task_agnostic: Sequence[Trajectories], demonstrations: Sequence[Trajectories], **sections: Any) -> Inputs:
+    sources = {
+        "task_agnostic": [{"dataset": "x"}] * len(task_agnostic),
+        "demonstrations": [{"dataset": "x"}] * len(demonstrations),
+    }
+    experiment = _experiment(**({"data": sources} | sections))
+    torch.manual_seed(0)
+    model = SkillModel(2, 2, experiment.skill)
+    model.fit_standardizers(torch.from_numpy(task_agnostic[0].observations))
+    return Inputs(experiment, task_agnostic, demonstrations, {"skill_prior": model.state_dict()})
+
+
+@pytest.fixture
+def inputs(make_trajectories: MakeTrajectories) -> Inputs:
+    return _inputs([make_trajectories(12)], [make_trajectories(4, seed=1, centre=3.0)])
+
+
+def _rows(states: Tensor) -> set[bytes]:
+    return {row.numpy().tobytes() for row in states.reshape(-1, states.shape[-1])}
+
+
+def _known_rows(*sources: Trajectories) -> set[bytes]:
+    return {row.tobytes() for source in sources for row in source.observations}
+
+
+def test_prior_trains_on_task_agnostic_windows(inputs: Inputs) -> None:
+    problem = SkillPriorProblem(inputs, seed=0)
+    states, actions = problem.batch()
+    assert states.shape == (128, 5, 2)
+    assert actions.shape == (128, 5, 2)
+    train, held_out, _ = inputs.split("task_agnostic")
+    assert _rows(states) <= _known_rows(*train)
+    assert _rows(problem.validation()[0][0]) <= _known_rows(*held_out)
+    assert not _known_rows(*train) & _known_rows(*held_out)
+
+
+def test_prior_is_standardised_by_its_training_data(inputs: Inputs) -> None:
+    module = SkillPriorProblem(inputs, seed=0).module
+    observations = torch.from_numpy(inputs.split("task_agnostic")[0][0].observations)
+    for standardizer in (module.standardize, module.prior.standardize):
+        torch.testing.assert_close(standardizer.mean, observations.mean(0))
+        torch.testing.assert_close(standardizer.std, observations.std(0))
+    raw = _inputs(inputs.task_agnostic, inputs.demonstrations, skill={"horizon": 5, "standardize": False})
+    assert SkillPriorProblem(raw, seed=0).module.standardize.std.tolist() == [1, 1]
+
+
+def test_posterior_imitates_the_frozen_encoder_on_demonstrations(inputs: Inputs) -> None:
+    problem = SkillPosteriorProblem(inputs, seed=0)
+    model = SkillModel(2, 2, inputs.experiment.skill)
+    model.load_state_dict(dict(inputs.weights["skill_prior"]))
+    (demonstrations,) = inputs.split("demonstrations")[0]
+    starts = demonstrations.window_starts(5)
+    rows = starts[:, None] + np.arange(5)
+    states, actions = (torch.from_numpy(array[rows]) for array in (demonstrations.observations, demonstrations.actions))
+    encoded = model.encode(states, actions)
+    torch.testing.assert_close(problem._mean, encoded.mean)
+    torch.testing.assert_close(problem._log_std, encoded.log_std)
+    torch.testing.assert_close(problem._states, model.standardize(states[:, 0]))
+
+
+def test_posterior_trains_a_head_of_its_own(inputs: Inputs) -> None:
+    problem = SkillPosteriorProblem(inputs, seed=0)
+    assert isinstance(problem.module, SkillHead)
+    assert all(parameter.requires_grad for parameter in problem.module.parameters())
+    prior = {
+        name.removeprefix("prior."): v for name, v in inputs.weights["skill_prior"].items() if name.startswith("prior.")
+    }
+    assert not torch.equal(problem.module.net[0].weight, prior["net.0.weight"]), "from random weights"
+    assert torch.equal(problem.module.standardize.std, prior["standardize.std"])
+    warm = _inputs(inputs.task_agnostic, inputs.demonstrations, skill_posterior={"init_from_prior": True})
+    module = SkillPosteriorProblem(warm, seed=0).module
+    assert torch.equal(module.net[0].weight, warm.weights["skill_prior"]["prior.net.0.weight"])
+
+
+def test_posterior_noise(inputs: Inputs) -> None:
+    quiet = _inputs(inputs.task_agnostic, inputs.demonstrations, skill_posterior={"observation_noise": 0.0})
+    noisy = _inputs(inputs.task_agnostic, inputs.demonstrations, skill_posterior={"observation_noise": 2.0})
+    known = _rows(SkillPosteriorProblem(quiet, 0)._states)
+    assert _rows(SkillPosteriorProblem(quiet, 0).batch()[0]) <= known
+    gap = SkillPosteriorProblem(noisy, 0).batch()[0] - SkillPosteriorProblem(quiet, 0).batch()[0]
+    assert gap.std().item() == pytest.approx(2.0, rel=0.2)
+
+
+def test_discriminator_batches(inputs: Inputs) -> None:
+    problem = DemoDiscriminatorProblem(inputs, seed=0)
+    positive, negative = problem.batch()
+    assert positive.shape == negative.shape == (256, 2)
+    assert _rows(positive) <= _known_rows(*inputs.split("demonstrations")[0])
+    assert _rows(negative) <= _known_rows(*inputs.split("task_agnostic")[0])
+    (held_out,) = problem.validation()
+    assert len(held_out[0]) == len(held_out[1])
+    assert _rows(held_out[0]) <= _known_rows(*inputs.split("demonstrations")[1])
+
+
+def test_demonstrations_are_no_negatives(make_trajectories: MakeTrajectories) -> None:
+    demonstrations = make_trajectories(4, seed=1, centre=3.0)
+    mixed = Trajectories.concatenate([make_trajectories(12), demonstrations])
+    problem = DemoDiscriminatorProblem(_inputs([mixed], [demonstrations]), seed=0)
+    known = _known_rows(demonstrations)
+    for _ in range(3):
+        assert not _rows(problem.batch()[1]) & known
+    assert not _rows(problem.validation()[0][1]) & known
+
+
+def test_source_of_demonstrations_only_is_dropped(make_trajectories: MakeTrajectories) -> None:
+    demonstrations = make_trajectories(4, seed=1, centre=3.0)
+    problem = DemoDiscriminatorProblem(_inputs([demonstrations, make_trajectories(12)], [demonstrations]), seed=0)
+    assert not _rows(problem.batch()[1]) & _known_rows(demonstrations)
+
+
+def test_equal_sets_are_still_trained_on(make_trajectories: MakeTrajectories) -> None:
+    demonstrations = make_trajectories(4, seed=1)
+    problem = DemoDiscriminatorProblem(_inputs([demonstrations], [demonstrations]), seed=0)
+    assert _rows(problem.batch()[1]) <= _known_rows(demonstrations)
+
+
+def test_discriminator_noise_is_for_training_only(inputs: Inputs) -> None:
+    problem = DemoDiscriminatorProblem(inputs, seed=0)
+    (batch,) = problem.validation()
+    problem.module.eval()
+    assert torch.equal(problem.losses(problem.module, batch).total, problem.losses(problem.module, batch).total)
+    problem.module.train()
+    assert not torch.equal(problem.losses(problem.module, batch).total, problem.losses(problem.module, batch).total)
+
+
+@pytest.mark.parametrize("make", PROBLEMS)
+def test_batches_continue_exactly(inputs: Inputs, make: Callable[[Inputs, int], Problem]) -> None:
+    problem, other = make(inputs, 0), make(inputs, 5)
+    problem.batch()
+    assert not all(map(torch.equal, problem.batch(), other.batch())), "another seed"
+    other.restore_sampler(problem.sampler_state())
+    for _ in range(2):
+        assert all(map(torch.equal, problem.batch(), other.batch()))
+
+
+@pytest.mark.parametrize("make", PROBLEMS)
+def test_validation_is_fixed(inputs: Inputs, make: Callable[[Inputs, int], Problem]) -> None:
+    problem = make(inputs, 0)
+    first = problem.validation()
+    problem.batch()
+    for before, after in zip(first, problem.validation(), strict=True):
+        assert all(map(torch.equal, before, after))
+
+
+@pytest.mark.parametrize("make", PROBLEMS)
+def test_a_few_steps_lower_the_loss(inputs: Inputs, make: Callable[[Inputs, int], Problem]) -> None:
+    torch.manual_seed(0)
+    problem = make(inputs, 0)
+    optimizer = torch.optim.Adam(problem.module.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(60):
+        losses.append(problem.losses(problem.module, problem.batch()).total)
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert torch.stack(losses[-5:]).mean() < torch.stack(losses[:5]).mean() - 0.05
+
+
+def test_source_weights_share_the_batches(make_trajectories: MakeTrajectories) -> None:
+    sources = {"task_agnostic": [{"dataset": "x", "weight": 3}, {"dataset": "x"}], "demonstrations": [{"dataset": "x"}]}
+    near, far = make_trajectories(12), make_trajectories(12, seed=2, centre=10.0)
+    inputs = _inputs([near, far], [near], data=sources)
+    problem = SkillPriorProblem(inputs, seed=0)
+    share = torch.cat([problem.batch()[0][:, 0, 0] < 5 for _ in range(20)]).float().mean().item()
+    assert share == pytest.approx(0.75, abs=0.05)
+
+
+def test_posterior_weighs_its_sources_too(make_trajectories: MakeTrajectories) -> None:
+    sources = {"task_agnostic": [{"dataset": "x"}], "demonstrations": [{"dataset": "x", "weight": 3}, {"dataset": "x"}]}
+    near, far = make_trajectories(12), make_trajectories(12, seed=2, centre=10.0)
+    problem = SkillPosteriorProblem(_inputs([near], [near, far], data=sources), seed=0)
+    share = torch.cat([problem.batch()[0][:, 0] < 5 for _ in range(20)]).float().mean().item()
+    assert share == pytest.approx(0.75, abs=0.05)
+
+
+def test_windows_are_required_on_both_sides_of_the_split(make_trajectories: MakeTrajectories) -> None:
+    data = make_trajectories(4)
+    inputs = _inputs([data], [data], skill={"horizon": 41})
+    with pytest.raises(DataError, match="horizon of 41"):
+        inputs.require_windows(["task_agnostic"])
+    with pytest.raises(DataError, match="single episode"):
+        _inputs([data], [data.select([0])]).require_windows(["demonstrations"])
+
+
+def test_seeds_differ_between_stages_and_ranks() -> None:
+    seeds = [
+        worker_seed(_experiment(seed=seed), stage, rank)
+        for seed in (0, 1)
+        for stage in ("skill_prior", "skill_posterior")
+        for rank in (0, 1)
+    ]
+    assert len(set(seeds)) == len(seeds)

@@ -1,0 +1,193 @@
+"""The offline stages as Ray Train jobs."""
+
+import csv
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from pretrained import tiny_experiment
+
+from skild_ray.algorithms.pretrained import Pretrained, load_demonstration_states, load_discriminator
+from skild_ray.artifacts import Artifact
+from skild_ray.config import Experiment
+from skild_ray.data.trajectories import Trajectories
+from skild_ray.errors import SkildError
+from skild_ray.offline.loop import train_stage
+
+MakeTrajectories = Callable[..., Trajectories]
+Stages = dict[str, Artifact]
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def _experiment(runs: Path, **sections: Any) -> Experiment:
+    training = {"iterations": 120, "validation_interval": 20, "warmup_iterations": 20, "learning_rate": 1e-2}
+    source = {"dataset": "synthetic"}
+    settings: dict[str, Any] = {
+        "data": {"task_agnostic": [source], "demonstrations": [source]},
+        "skill_prior": training,
+        "skill_posterior": training | {"patience": None},
+        "demo_discriminator": training | {"hidden": 8, "layers": 1},
+        "resources": {"cpus_per_train_worker": 1},
+    }
+    return tiny_experiment(runs, **(settings | sections))
+
+
+@pytest.fixture(scope="module")
+def task_agnostic(make_trajectories: MakeTrajectories) -> Trajectories:
+    return make_trajectories(20)
+
+
+@pytest.fixture(scope="module")
+def demonstrations(make_trajectories: MakeTrajectories) -> Trajectories:
+    return make_trajectories(5, seed=1, centre=3.0)
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    return _experiment(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def stages(
+    experiment: Experiment, task_agnostic: Trajectories, demonstrations: Trajectories, ray_session: None
+) -> Stages:
+    """All three, trained one after the other."""
+    data = ([task_agnostic], [demonstrations])
+    prior = train_stage(experiment, "skill_prior", *data, [], "f1")
+    posterior = train_stage(experiment, "skill_posterior", *data, [prior], "f2")
+    discriminator = train_stage(experiment, "demo_discriminator", *data, [], "f3")
+    return {artifact.stage: artifact for artifact in (prior, posterior, discriminator)}
+
+
+def _rows(artifact: Artifact) -> list[dict[str, str]]:
+    with (artifact.path / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_artifacts_belong_together(experiment: Experiment, stages: Stages) -> None:
+    opened = Pretrained.open(experiment.run_dir)
+    assert [artifact.fingerprint for artifact in opened.artifacts] == ["f1", "f2", "f3"]
+    for artifact in opened.artifacts:
+        assert artifact.facts["observation_dim"] == artifact.facts["action_dim"] == 2
+        assert artifact.facts["iterations"] == 120
+
+
+def test_data_are_recorded(stages: Stages, task_agnostic: Trajectories, demonstrations: Trajectories) -> None:
+    for artifact in stages.values():
+        assert artifact.record["data"]["task_agnostic"] == task_agnostic.fingerprint()
+        assert artifact.record["data"]["demonstrations"] == demonstrations.fingerprint()
+
+
+def test_held_out_losses_fall(stages: Stages) -> None:
+    for artifact in stages.values():
+        rows = _rows(artifact)
+        assert [int(row["iteration"]) for row in rows] == [20, 40, 60, 80, 100, 120]
+        losses = [float(row["val_total"]) for row in rows]
+        assert min(losses[1:]) < losses[0]
+
+
+def test_learning_rate_warms_up_and_falls(stages: Stages) -> None:
+    rates = [float(row["learning_rate"]) for row in _rows(stages["skill_prior"])]
+    assert rates[0] == max(rates)
+    assert rates[-1] == pytest.approx(1e-4, rel=0.05), "down to 1 %"
+
+
+def test_posterior_holds_nothing_but_its_head(experiment: Experiment, stages: Stages) -> None:
+    """Encoder and decoder stay as stage 1 left them: stage 2 does not even carry them."""
+    prior, posterior = stages["skill_prior"].weights(), stages["skill_posterior"].weights()
+    assert {f"prior.{name}" for name in posterior} == {name for name in prior if name.startswith("prior.")}
+    assert not torch.equal(posterior["net.0.weight"], prior["prior.net.0.weight"])
+    assert Pretrained.open(experiment.run_dir).skill_prior.model_hash == stages["skill_prior"].model_hash
+
+
+def test_discriminator_tells_the_classes_apart(
+    stages: Stages, task_agnostic: Trajectories, demonstrations: Trajectories
+) -> None:
+    discriminator = load_discriminator(stages["demo_discriminator"])
+    inside, outside = (
+        torch.sigmoid(discriminator(torch.from_numpy(data.observations))).mean().item()
+        for data in (demonstrations, task_agnostic)
+    )
+    assert inside > 0.7
+    assert outside < 0.3
+
+
+def test_demonstrations_go_with_the_discriminator(stages: Stages, demonstrations: Trajectories) -> None:
+    states = load_demonstration_states(stages["demo_discriminator"])
+    assert states.tobytes() == demonstrations.observations.tobytes()
+
+
+def test_nothing_is_left_behind(experiment: Experiment, stages: Stages) -> None:
+    assert list((experiment.run_dir / ".work").iterdir()) == []
+
+
+def _train_worker() -> psutil.Process | None:
+    """A Ray Train worker among the processes that this one has started."""
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                return process
+        except psutil.NoSuchProcess:
+            continue
+    return None
+
+
+def _checkpoints(work: Path) -> list[Path]:
+    return sorted(work.glob("*/checkpoint_*/state.pt"))
+
+
+def test_killed_worker_costs_nothing_but_time(
+    tmp_path: Path, task_agnostic: Trajectories, demonstrations: Trajectories
+) -> None:
+    settings = {"iterations": 4_000, "validation_interval": 20, "checkpoint_interval_s": 0.1}
+    experiment = _experiment(tmp_path, skill_prior=settings)
+    work, killed, finished = experiment.run_dir / ".work", [], threading.Event()
+
+    def kill() -> None:
+        while not finished.wait(0.02):
+            worker = _train_worker()
+            if worker and _checkpoints(work):
+                worker.send_signal(signal.SIGKILL)
+                killed.append(worker.pid)
+                return
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        artifact = train_stage(experiment, "skill_prior", [task_agnostic], [demonstrations], [], "f")
+    finally:
+        finished.set()
+        thread.join()
+    assert killed
+    assert not psutil.pid_exists(killed[0])
+    assert [int(row["iteration"]) for row in _rows(artifact)] == list(range(20, 4_001, 20)), "no row twice, none lost"
+
+
+def test_two_workers(tmp_path: Path, task_agnostic: Trajectories, demonstrations: Trajectories) -> None:
+    """Clocks of the workers differ, so do their losses; they must still agree on checkpoints and on the end."""
+    settings = {"iterations": 2_000, "validation_interval": 5, "checkpoint_interval_s": 0.05, "patience": 5}
+    resources = {"train_workers": 2, "cpus_per_train_worker": 1}
+    experiment = _experiment(tmp_path, skill_prior=settings, resources=resources)
+    artifact = train_stage(experiment, "skill_prior", [task_agnostic], [demonstrations], [], "f")
+    losses = [float(row["val_action_mse" if "val_action_mse" in row else "val_total"]) for row in _rows(artifact)]
+    assert len(losses) >= 6
+    assert artifact.facts["iterations"] <= 2_000
+
+
+def test_failing_training_is_one_line(
+    tmp_path: Path, task_agnostic: Trajectories, demonstrations: Trajectories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skild_ray.offline.loop.MAX_WORKER_FAILURES", 0)
+    experiment = _experiment(tmp_path, skill_prior={"iterations": 50, "learning_rate": 1e30, "validation_interval": 10})
+    with pytest.raises(SkildError) as caught:
+        train_stage(experiment, "skill_prior", [task_agnostic], [demonstrations], [], "f")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "not finite" in message
+    assert "learning_rate" in message

@@ -1,0 +1,182 @@
+"""The command line: what a mistake looks like, and what help there is."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from pretrained import publish_pretrained, tiny_experiment
+from typer.testing import CliRunner
+
+from skild_ray.cli import app, main
+from skild_ray.config import Experiment, to_yaml
+from skild_ray.data.generate import dataset_id, generate
+
+COMMANDS = ("data generate", "data import", "data info", "train", "pipeline", "evaluate", "report")
+
+
+class Outcome(NamedTuple):
+    code: int
+    error: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the program with these arguments: exit code and standard error."""
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["skild-ray", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return Outcome(int(caught.value.code or 0), capsys.readouterr().err)
+
+    return run
+
+
+def _write(experiment: Experiment, folder: Path) -> Path:
+    path = folder / "tiny.yaml"
+    path.write_text(to_yaml(experiment))
+    return path
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Experiment:
+    return tiny_experiment(tmp_path / "runs")
+
+
+def _is_one_line(outcome: Outcome, code: int, *parts: object) -> None:
+    assert outcome.code == code
+    assert outcome.error.startswith("error: ")
+    assert outcome.error.count("\n") == 1, outcome.error
+    for part in parts:
+        assert str(part) in outcome.error
+
+
+@pytest.mark.parametrize("command", ["pipeline", "data generate", "train skill-prior"])
+def test_unknown_key(run: Run, experiment: Experiment, tmp_path: Path, command: str) -> None:
+    path = _write(experiment, tmp_path)
+    outcome = run(*command.split(), path, "--set", "algorithm.alfa=1")
+    _is_one_line(outcome, 2, path, "unknown key 'algorithm.alfa'", "'algorithm.alpha'")
+
+
+def test_missing_experiment(run: Run, tmp_path: Path) -> None:
+    _is_one_line(run("pipeline", tmp_path / "absent.yaml"), 2, "absent.yaml", "no such experiment file")
+
+
+def test_missing_data_set(run: Run, tmp_path: Path, minari_root: Path) -> None:
+    source = {"dataset": "tiny/absent-v0"}
+    experiment = tiny_experiment(tmp_path, data={"task_agnostic": [source], "demonstrations": [source]})
+    outcome = run("train", "skill-prior", _write(experiment, tmp_path))
+    _is_one_line(outcome, 1, "data.task_agnostic[0]", "tiny/absent-v0", minari_root)
+    _is_one_line(run("data", "info", "tiny/absent-v0"), 1, "tiny/absent-v0")
+
+
+def test_unknown_environment(run: Run, experiment: Experiment, tmp_path: Path) -> None:
+    path = _write(experiment, tmp_path)
+    _is_one_line(
+        run("train", "skill-prior", path, "--set", "environment.id=skild_ray/Maize-v0"), 2, "skild_ray/Maze-v0"
+    )
+
+
+def test_missing_input_stage(run: Run, experiment: Experiment, tmp_path: Path) -> None:
+    outcome = run("train", "demo-rl", _write(experiment, tmp_path))
+    _is_one_line(outcome, 1, experiment.run_dir / "skill_prior", "skild-ray train skill-prior")
+
+
+def test_truncated_input(run: Run, experiment: Experiment, tmp_path: Path) -> None:
+    model = publish_pretrained(experiment).skill_posterior.path / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:-10])
+    outcome = run("train", "demo-rl", _write(experiment, tmp_path))
+    _is_one_line(outcome, 1, model, "truncated", "skild-ray train skill-posterior")
+
+
+def test_posterior_of_another_prior(run: Run, experiment: Experiment, tmp_path: Path, ray_session: None) -> None:
+    publish_pretrained(experiment)
+    other = tiny_experiment(tmp_path / "other")
+    publish_pretrained(other, seed=1)
+    prior = experiment.run_dir / "skill_prior"
+    prior.rename(tmp_path / "old")
+    (other.run_dir / "skill_prior").rename(prior)
+    outcome = run("train", "demo-rl", _write(experiment, tmp_path))
+    _is_one_line(outcome, 1, "another skill_prior", "skild-ray train skill-posterior")
+
+
+@pytest.mark.parametrize(("weight", "wrong"), [(0.9, "imitation"), (0.0, "demo-rl")])
+def test_stage_that_the_experiment_does_not_have(
+    run: Run, experiment: Experiment, tmp_path: Path, weight: float, wrong: str
+) -> None:
+    publish_pretrained(experiment)
+    path = _write(experiment, tmp_path)
+    outcome = run("train", wrong, path, "--set", f"algorithm.env_reward_weight={weight}")
+    _is_one_line(outcome, 2, "algorithm.env_reward_weight", weight)
+
+
+def _generate(experiment: Experiment) -> None:
+    source = experiment.data.task_agnostic[0].generate
+    assert source is not None
+    generate(source, experiment.environment, experiment.seed)
+
+
+@pytest.mark.parametrize("where", ["runs", "runs/tiny", "runs/tiny/.work"])
+def test_unwritable_run_directory(
+    run: Run, experiment: Experiment, tmp_path: Path, minari_root: Path, ray_session: None, where: str
+) -> None:
+    _generate(experiment)
+    blocked = tmp_path / where
+    blocked.parent.mkdir(parents=True, exist_ok=True)
+    blocked.write_text("a file where a folder belongs")
+    _is_one_line(run("train", "skill-prior", _write(experiment, tmp_path)), 1, "cannot write", blocked)
+
+
+def test_horizon_longer_than_every_episode(
+    run: Run, experiment: Experiment, tmp_path: Path, minari_root: Path, ray_session: None
+) -> None:
+    _generate(experiment)
+    outcome = run("train", "skill-prior", _write(experiment, tmp_path), "--set", "skill.horizon=100")
+    _is_one_line(outcome, 1, "horizon of 100")
+
+
+def test_budget_below_one_fragment(run: Run, experiment: Experiment, tmp_path: Path, ray_session: None) -> None:
+    publish_pretrained(experiment)
+    outcome = run("train", "demo-rl", _write(experiment, tmp_path), "--set", "algorithm.total_env_steps=10")
+    _is_one_line(outcome, 2, "algorithm.total_env_steps", 10)
+
+
+def test_nothing_to_evaluate(run: Run, tmp_path: Path) -> None:
+    _is_one_line(run("evaluate", tmp_path), 1, tmp_path)
+    _is_one_line(run("evaluate", tmp_path, "--json", tmp_path / "absent" / "results.json"), 2, "--json")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["train", "skill-priors", "x.yaml"], ["evaluate", ".", "--episodes", "0"], ["nothing"]]
+)
+def test_wrong_usage(run: Run, arguments: Sequence[str]) -> None:
+    assert run(*arguments).code == 2
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    result = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert result.exit_code == 0
+    description = [line for line in result.output.splitlines() if line.strip()][1]
+    assert len(description.split()) > 4, result.output
+
+
+def test_overview_names_every_command() -> None:
+    output = CliRunner().invoke(app, ["--help"]).output + CliRunner().invoke(app, ["data", "--help"]).output
+    for command in COMMANDS:
+        assert command.split()[-1] in output
+
+
+def test_info_of_a_generated_data_set(experiment: Experiment, minari_root: Path, ray_session: None) -> None:
+    _generate(experiment)
+    source = experiment.data.task_agnostic[0].generate
+    assert source is not None
+    result = CliRunner().invoke(app, ["data", "info", dataset_id(source, experiment.environment, experiment.seed)])
+    assert result.exit_code == 0
+    assert str(source.episodes) in result.output
