@@ -5,17 +5,26 @@ import os
 
 import ray
 
+from skild_ray.errors import SkildError
+
 
 def connect() -> None:
     """Make sure that this process is connected to Ray.
 
     Joins the cluster that the environment variable RAY_ADDRESS names (`ray job submit` sets it); without one, starts a
     local instance that ends with the process.
+
+    Raises:
+        SkildError: there is no such cluster, or Ray did not start.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # the default delays a stage's start by seconds
     if ray.is_initialized():
         return
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.ERROR)
-    else:
-        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    address = os.environ.get("RAY_ADDRESS")
+    local = {} if address else {"address": "local", "include_dashboard": False, "log_to_driver": False}
+    try:
+        ray.init(logging_level=logging.ERROR, **local)
+    except Exception as error:  # it raises plain Exceptions, too
+        reason = " ".join(str(error).split())
+        raise SkildError(f"cannot {f'connect to Ray at {address}' if address else 'start Ray'}: {reason}") from error
+    logging.getLogger("ray.rllib").setLevel(logging.ERROR)  # it announces its API stack at every start

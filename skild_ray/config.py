@@ -117,9 +117,10 @@ class SkillPrior(Training):
 class SkillPosterior(Training):
     """Stage 2: posterior q(z|s) on the demonstrations, encoder and decoder frozen."""
 
-    iterations: int = Field(3_000, gt=0)
-    patience: int | None = Field(10, gt=0)
-    observation_noise: float = Field(0.3, ge=0, description="std added to the head's input, in standardised units")
+    iterations: int = Field(8_000, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    observation_noise: float = Field(3e-3, ge=0, description="std added to the head's input, in standardised units")
     init_from_prior: bool = Field(False, description="start from the prior's weights instead of random ones")
 
 

@@ -89,7 +89,7 @@ def read_metrics(path: Path) -> Metrics:
 def offline_curves(stage: str, metrics: Metrics) -> Markup:
     """Training against held-out values of every loss of stages 1 to 3 over iterations; the kept weights are marked."""
     names = [name.removeprefix("val_") for name in metrics if name.startswith("val_")]
-    if "action_mse" in names:  # of which the reconstruction is half, plus a constant
+    if {"action_mse", "reconstruction"} <= set(names):  # the latter is half the former, plus a constant
         names.remove("reconstruction")
     steps, best = metrics["iteration"], int(np.argmin(metrics["val_total"]))
     figures = []

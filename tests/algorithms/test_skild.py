@@ -14,7 +14,9 @@ from pretrained import publish_pretrained, tiny_experiment
 from ray.rllib.core import DEFAULT_MODULE_ID
 from torch import Tensor
 
+from skild_ray.algorithms.pretrained import Pretrained, load_decoder
 from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
+from skild_ray.algorithms.skild.skild import make_skill_env
 from skild_ray.algorithms.train import module_weights
 from skild_ray.config import Experiment
 
@@ -309,18 +311,19 @@ def test_shifted_transitions_reach_the_replay(build: Build) -> None:
     assert (starts[starts > 0] % 5 == 1).all()
 
 
-def test_decoder_is_squashed_by_the_quirk_only(build: Build) -> None:
-    largest = {}
-    for quirks in ((), ("squashed_decoder",)):
-        algo = build(reference_quirks=list(quirks))
-        env = algo.env_runner_group.local_env_runner.env.unwrapped
-        env.reset(seed=0)
-        action = torch.from_numpy(np.full((4, 3), 50.0, np.float32))
-        inputs = torch.cat([torch.zeros(4, 2), action], -1)
-        env._inputs[:] = inputs
-        largest[quirks] = np.abs(env._decode()).max()
-    assert largest[()] == 1.0
-    assert largest[("squashed_decoder",)] <= 1.0
+def test_decoder_is_squashed_by_the_quirk_only(pretrained_run: Experiment) -> None:
+    context = {"id": "line_world:LineEnv", "kwargs": {}, "run_dir": str(pretrained_run.run_dir)}
+    decoder = load_decoder(Pretrained.open(pretrained_run.run_dir).skill_prior)
+    skill, ends = [5.0, -10.0, 20.0], []
+    for quirks, bounded in (([], lambda action: np.clip(action, -1, 1)), (["squashed_decoder"], np.tanh)):
+        env = make_skill_env(context | {"reference_quirks": quirks})
+        (start,), _ = env.reset(seed=0)
+        position = 0.0
+        for _ in range(5):
+            position += 0.1 * bounded(decoder(torch.tensor([[position, start[1], *skill]], dtype=torch.float32)).item())
+        ends.append(env.step(np.array([skill], np.float32))[0][0, 0])
+        assert ends[-1] == pytest.approx(position, abs=1e-5)
+    assert ends[0] != pytest.approx(ends[1], abs=1e-3)
 
 
 def test_all_quirks_at_once_train(build: Build) -> None:

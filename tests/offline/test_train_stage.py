@@ -70,6 +70,10 @@ def _rows(artifact: Artifact) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def _iterations(artifact: Artifact) -> list[float]:
+    return [float(row["iteration"]) for row in _rows(artifact)]
+
+
 def test_artifacts_belong_together(experiment: Experiment, stages: Stages) -> None:
     opened = Pretrained.open(experiment.run_dir)
     assert [artifact.fingerprint for artifact in opened.artifacts] == ["f1", "f2", "f3"]
@@ -86,9 +90,8 @@ def test_data_are_recorded(stages: Stages, task_agnostic: Trajectories, demonstr
 
 def test_held_out_losses_fall(stages: Stages) -> None:
     for artifact in stages.values():
-        rows = _rows(artifact)
-        assert [int(row["iteration"]) for row in rows] == [20, 40, 60, 80, 100, 120]
-        losses = [float(row["val_total"]) for row in rows]
+        assert _iterations(artifact) == [20, 40, 60, 80, 100, 120]
+        losses = [float(row["val_total"]) for row in _rows(artifact)]
         assert min(losses[1:]) < losses[0]
 
 
@@ -145,7 +148,7 @@ def _checkpoints(work: Path) -> list[Path]:
 def test_killed_worker_costs_nothing_but_time(
     tmp_path: Path, task_agnostic: Trajectories, demonstrations: Trajectories
 ) -> None:
-    settings = {"iterations": 4_000, "validation_interval": 20, "checkpoint_interval_s": 0.1}
+    settings = {"iterations": 1_000, "validation_interval": 20, "checkpoint_interval_s": 0.1}
     experiment = _experiment(tmp_path, skill_prior=settings)
     work, killed, finished = experiment.run_dir / ".work", [], threading.Event()
 
@@ -166,7 +169,7 @@ def test_killed_worker_costs_nothing_but_time(
         thread.join()
     assert killed
     assert not psutil.pid_exists(killed[0])
-    assert [int(row["iteration"]) for row in _rows(artifact)] == list(range(20, 4_001, 20)), "no row twice, none lost"
+    assert _iterations(artifact) == list(range(20, 1_001, 20)), "no row twice, none lost"
 
 
 def test_two_workers(tmp_path: Path, task_agnostic: Trajectories, demonstrations: Trajectories) -> None:
@@ -175,9 +178,9 @@ def test_two_workers(tmp_path: Path, task_agnostic: Trajectories, demonstrations
     resources = {"train_workers": 2, "cpus_per_train_worker": 1}
     experiment = _experiment(tmp_path, skill_prior=settings, resources=resources)
     artifact = train_stage(experiment, "skill_prior", [task_agnostic], [demonstrations], [], "f")
-    losses = [float(row["val_action_mse" if "val_action_mse" in row else "val_total"]) for row in _rows(artifact)]
-    assert len(losses) >= 6
-    assert artifact.facts["iterations"] <= 2_000
+    iterations = _iterations(artifact)
+    assert iterations == list(range(5, int(iterations[-1]) + 1, 5))
+    assert len(iterations) > 5
 
 
 def test_failing_training_is_one_line(

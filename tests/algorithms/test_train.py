@@ -1,0 +1,123 @@
+"""Stage 4 as a run: what it publishes, and how it stops and goes on."""
+
+import csv
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pretrained import publish_pretrained, tiny_experiment
+
+from skild_ray.algorithms.skild import SkiLDTorchRLModule
+from skild_ray.algorithms.train import train_downstream
+from skild_ray.artifacts import Artifact, open_artifact
+from skild_ray.config import Experiment
+from skild_ray.errors import ArtifactError, SkildError
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Experiment]:
+    """An experiment with finished stages 1 to 3 in a folder of its own; takes fields of `Algorithm` and sections."""
+    monkeypatch.setenv("TUNE_RESULT_DIR", str(tmp_path / "ray"))
+
+    def make(progress: dict[str, Any] | None = None, **algorithm: Any) -> Experiment:
+        sections = {"progress": {"report_interval_s": 0.01} | (progress or {})}
+        environment = {"id": "counting_env:RandomLengthEnv"}
+        experiment = tiny_experiment(tmp_path, environment=environment, algorithm=algorithm, **sections)
+        publish_pretrained(experiment)
+        return experiment
+
+    return make
+
+
+def _rows(artifact: Artifact) -> list[dict[str, str]]:
+    with (artifact.path / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_published_artifact(
+    make_run: Callable[..., Experiment], make_module: Callable[..., SkiLDTorchRLModule]
+) -> None:
+    experiment = make_run()
+    artifact = train_downstream(experiment, "f")
+    assert open_artifact(experiment.run_dir, "demo_rl").fingerprint == "f"
+    assert set(artifact.record["inputs"]) == {"skill_prior", "skill_posterior", "demo_discriminator"}
+    rows = _rows(artifact)
+    assert [int(rows[-1][name]) for name in ("env_steps", "skill_steps", "updates")] == [
+        artifact.facts[name] for name in ("env_steps", "skill_steps", "updates")
+    ]
+    assert np.all(np.diff([float(row["env_steps"]) for row in rows]) >= 0)
+    assert 0 < float(rows[-1]["success"]) < 1
+    assert np.isfinite(float(rows[-1]["critic_loss"]))
+    assert all("nan" not in (row["success"], row.get("episode_return")) for row in rows)
+    replay = np.load(artifact.path / "replay.npz")
+    assert len(replay["obs"]) == len(replay["rewards"]) == artifact.facts["skill_steps"]
+    make_module(run_dir=experiment.run_dir).load_state_dict(artifact.weights())
+    assert not list((experiment.run_dir / ".work").iterdir())
+
+
+def test_imitation_is_a_stage_of_its_own(make_run: Callable[..., Experiment]) -> None:
+    experiment = make_run(env_reward_weight=0.0, total_env_steps=800)
+    assert train_downstream(experiment, "f").path == experiment.run_dir / "imitation"
+
+
+def test_a_signal_stops_it_with_a_checkpoint(
+    make_run: Callable[..., Experiment], capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = make_run({"checkpoint_interval_s": 0.01, "keep_checkpoints": 2}, total_env_steps=4_000)
+    work, finished = experiment.run_dir / ".work" / "demo_rl-f", threading.Event()
+
+    def interrupt() -> None:
+        while not finished.wait(0.01):
+            if len(list(work.glob("checkpoint_*"))) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SkildError, match=r"stopped at \d+ env steps"):
+            train_downstream(experiment, "f")
+    finally:
+        finished.set()
+        thread.join()
+    assert signal.getsignal(signal.SIGTERM) is handler
+    checkpoints = sorted(work.glob("checkpoint_*"))
+    assert len(checkpoints) == 2
+    steps = int(checkpoints[-1].name.removeprefix("checkpoint_"))
+
+    artifact = train_downstream(experiment, "f")
+    assert f"resumed at {steps} env steps" in capsys.readouterr().out
+    assert artifact.facts["env_steps"] > steps
+    updates = [float(row["updates"]) for row in _rows(artifact)]
+    assert np.all(np.diff(updates) >= 0)
+    seconds = [float(row["seconds"]) for row in _rows(artifact)]
+    assert np.all(np.diff(seconds) > 0)
+
+
+def test_checkpoints_of_other_settings_are_not_resumed(make_run: Callable[..., Experiment]) -> None:
+    experiment = make_run(total_env_steps=800)
+    stray = experiment.run_dir / ".work" / "demo_rl-other" / "checkpoint_000000000500"
+    stray.mkdir(parents=True)
+    assert float(_rows(train_downstream(experiment, "f"))[0]["env_steps"]) < 200
+
+
+def test_diverging_training_is_one_line(make_run: Callable[..., Experiment]) -> None:
+    with pytest.raises(SkildError) as caught:
+        train_downstream(make_run(critic_lr=1e30, critic_norm="none"), "f")
+    assert "critic_loss is not finite" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unwritable_run_directory(make_run: Callable[..., Experiment]) -> None:
+    experiment = make_run()
+    (experiment.run_dir / ".work").write_text("a file where a folder belongs")
+    with pytest.raises(ArtifactError, match="cannot write"):
+        train_downstream(experiment, "f")

@@ -1,0 +1,164 @@
+"""The whole of it on a small maze problem: from no data at all to a report, through kills and changes of mind."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from skild_ray.artifacts import open_artifact
+from skild_ray.config import load_experiment
+from skild_ray.pipeline import Run
+
+TRAINING = {"iterations": 60, "validation_interval": 20, "warmup_iterations": 10}
+STAGES = ["skill_prior", "skill_posterior", "demo_discriminator", "demo_rl"]
+EXPERIMENT: dict[str, Any] = {
+    "name": "small",
+    "environment": {"id": "skild_ray/Maze-v0", "kwargs": {"max_episode_steps": 100}},
+    "data": {
+        "task_agnostic": [
+            {"generate": {"expert": "maze", "episodes": 8, "env_kwargs": {"task": "random", "max_episode_steps": 2000}}}
+        ],
+        "demonstrations": [{"generate": {"expert": "maze", "episodes": 3, "env_kwargs": {"max_episode_steps": 2000}}}],
+    },
+    "skill": {"hidden": 16, "decoder_layers": 1, "head_layers": 1},
+    "skill_prior": TRAINING | {"iterations": 600, "checkpoint_interval_s": 0.1},
+    "skill_posterior": TRAINING,
+    "demo_discriminator": TRAINING | {"hidden": 8, "layers": 1},
+    "algorithm": {
+        "total_env_steps": 8_000,
+        "critic_hidden": 32,
+        "critic_layers": 1,
+        "batch_size": 32,
+        "samples_per_skill_step": 64,
+        "warmup_skill_steps": 64,
+        "critic_warmup_updates": 10,
+    },
+    "rollout": {"num_env_runners": 1, "num_envs_per_env_runner": 4, "skill_steps_per_fragment": 16},
+    "resources": {"cpus_per_train_worker": 1},
+    "progress": {"report_interval_s": 0.1, "checkpoint_interval_s": 0.2},
+    "evaluation": {"episodes": 3, "num_envs": 3},
+}
+
+
+class Finished(Exception):
+    """The program ended before it could be killed."""
+
+
+def _command(path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "skild_ray.cli", "pipeline", os.fspath(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.fspath(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def _kill_once(path: Path, reached: Callable[[], bool]) -> None:
+    """Run the pipeline and kill it without warning as soon as `reached()`."""
+    process, clock = _command(path), threading.Event()
+    while not reached():
+        if process.poll() is not None:
+            raise Finished(process.communicate()[0])
+        clock.wait(0.02)
+    process.kill()
+    process.communicate()
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with (path / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pipeline")
+    (folder / "minari").mkdir()
+    content = EXPERIMENT | {"runs": str(folder / "runs")}
+    (folder / "small.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def minari(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder / "minari"))
+
+
+def test_killed_twice_and_finished(folder: Path) -> None:
+    path, run = folder / "small.yaml", folder / "runs" / "small"
+    work = run / ".work"
+    _kill_once(path, lambda: bool(list(work.glob("skill_prior-*/checkpoint_*/state.pt"))))
+    assert not (run / "skill_prior").exists()
+    state = sorted(work.glob("skill_prior-*/checkpoint_*/state.pt"))[-1]
+    before = torch.load(state, weights_only=True)["rows"]
+    assert before
+
+    _kill_once(path, lambda: bool(list(work.glob("demo_rl-*/checkpoint_*"))))
+    assert not (run / "demo_rl").exists()
+    rows = _rows(run / "skill_prior")
+    assert [float(row["train_total"]) for row in rows[: len(before)]] == [row["train_total"] for row in before]
+    assert [float(row["iteration"]) for row in rows] == list(range(20, 601, 20))
+    checkpoint = sorted(work.glob("demo_rl-*/checkpoint_*"))[-1]
+    steps = int(checkpoint.name.removeprefix("checkpoint_"))
+    before = json.loads((checkpoint / "rows.json").read_text())
+
+    process = _command(path)
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
+    for stage in STAGES[:3]:
+        assert f"{stage}: up to date" in output
+    assert f"resumed at {steps} env steps" in output
+    rows = _rows(run / "demo_rl")
+    assert [float(row["env_steps"]) for row in rows[: len(before)]] == [row["env_steps"] for row in before]
+    assert 7_000 < float(rows[-1]["env_steps"]) <= 8_000
+    results = json.loads((run / "demo_rl" / "evaluation.json").read_text())
+    assert results["episodes"] == 3
+    assert results["episode_length_mean"] == 100
+    (report,) = (word for line in output.splitlines() if line.startswith("report: ") for word in line.split()[1:])
+    assert Path(report).stat().st_size > 10_000
+    assert not [entry for entry in work.iterdir() if entry.is_dir()], "checkpoints go once a stage is finished"
+
+
+def _messages(folder: Path, *overrides: str) -> list[str]:
+    messages: list[str] = []
+    Run(load_experiment(folder / "small.yaml", overrides), messages.append).train_all()
+    return messages
+
+
+def test_second_run_reuses_everything(folder: Path) -> None:
+    assert [message.split(",")[0] for message in _messages(folder)] == [f"{stage}: up to date" for stage in STAGES]
+
+
+def test_where_and_how_fast_it_runs_does_not_matter(folder: Path) -> None:
+    messages = _messages(
+        folder, "rollout.num_env_runners=0", "resources.train_workers=2", "progress.keep_checkpoints=5"
+    )
+    assert len(messages) == len(STAGES)
+
+
+def test_what_changed_or_was_damaged_is_made_anew(folder: Path, ray_session: None) -> None:
+    run = folder / "runs" / "small"
+    old = {stage: open_artifact(run, stage) for stage in STAGES}
+    model = run / "demo_discriminator" / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:100])
+    overrides = ["skill_prior.kl_weight=0.5", "skill_prior.iterations=60", "algorithm.total_env_steps=1500"]
+    messages = _messages(folder, *overrides, "rollout.num_env_runners=0")
+    new = {stage: open_artifact(run, stage) for stage in STAGES}
+    assert [stage for stage in STAGES if new[stage].model_hash != old[stage].model_hash] == [
+        "skill_prior",
+        "skill_posterior",
+        "demo_rl",
+    ], "the discriminator, made anew with the same seed and data, is the same"
+    assert new["demo_discriminator"].fingerprint == old["demo_discriminator"].fingerprint
+    assert any(str(model) in message and "truncated" in message for message in messages)
+    assert new["skill_posterior"].record["inputs"] == {"skill_prior": new["skill_prior"].model_hash}
+    assert new["demo_rl"].record["inputs"] == {stage: new[stage].model_hash for stage in STAGES[:3]}
