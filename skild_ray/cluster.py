@@ -23,7 +23,13 @@ def connect() -> None:
     address = os.environ.get("RAY_ADDRESS")
     local = {} if address else {"address": "local", "include_dashboard": False, "log_to_driver": False}
     try:
-        ray.init(logging_level=logging.ERROR, **local)
+        try:
+            ray.init(logging_level=logging.ERROR, **local)
+        except Exception:
+            if address:
+                raise
+            ray.shutdown()  # Ray gives up on its own start after 30 s, which a busy machine can exceed: once more
+            ray.init(logging_level=logging.ERROR, **local)
     except Exception as error:  # it raises plain Exceptions, too
         reason = " ".join(str(error).split())
         raise SkildError(f"cannot {f'connect to Ray at {address}' if address else 'start Ray'}: {reason}") from error

@@ -51,7 +51,7 @@ class TaskProgress:
         if self._bar:
             self._bar.stop()
         elif kind is None:
-            self._line("")
+            self._line("", over=True)
 
     def update(self, done: float, note: str = "") -> None:
         """Say that `done` units are finished in all, with a short note on the state of things."""
@@ -61,12 +61,12 @@ class TaskProgress:
         elif time.monotonic() - self._said >= self.interval_s:
             self._line(note)
 
-    def _line(self, note: str) -> None:
+    def _line(self, note: str, over: bool = False) -> None:
         self._said = time.monotonic()
         elapsed = self._said - self._started
         rate = (self.done - self.start) / max(elapsed, 1e-9)
         left = (self.total - self.done) / rate if rate > 0 else float("inf")
-        eta = f"ETA {left:,.0f} s" if self.done < self.total else f"took {elapsed:,.0f} s"
+        eta = f"ETA {left:,.0f} s" if not over else f"took {elapsed:,.0f} s"
         print(
             f"{self.name}: {self.done:,.0f}/{self.total:,.0f} {self.unit}, {rate:,.0f}/s, {eta}  {note}".rstrip(),
             flush=True,

@@ -23,7 +23,7 @@ from skild_ray.errors import ConfigError, SkildError
 from skild_ray.progress import TaskProgress
 
 ROWS_FILE, REPLAY_FILE = "rows.json", "replay.npz"
-EPISODE_METRICS = ("success", "subtasks_solved", "episode_env_steps")
+EPISODE_METRICS = ("success", "subtasks_solved", "episode_return", "episode_env_steps")
 
 Row = dict[str, float]
 
@@ -113,9 +113,6 @@ def _row(result: Mapping[str, Any], counts: Mapping[str, int], seconds: float) -
     row: Row = {"env_steps": counts["env_steps"], "seconds": seconds}
     row |= {name: value for name, value in counts.items() if name != "env_steps"}
     row |= {name: float(result[name]) for name in EPISODE_METRICS if name in result}
-    episode_return = result.get("env_runners", {}).get("episode_return_mean")
-    if episode_return is not None and math.isfinite(episode_return):
-        row["episode_return"] = float(episode_return)
     learner = result.get("learners", {}).get(DEFAULT_MODULE_ID, {})
     return row | {name: float(value) for name, value in learner.items() if isinstance(value, int | float)}
 

@@ -91,12 +91,12 @@ def offline_curves(stage: str, metrics: Metrics) -> Markup:
     names = [name.removeprefix("val_") for name in metrics if name.startswith("val_")]
     if {"action_mse", "reconstruction"} <= set(names):  # the latter is half the former, plus a constant
         names.remove("reconstruction")
-    steps, best = metrics["iteration"], int(np.argmin(metrics["val_total"]))
+    steps, kept_rows = metrics["iteration"], np.flatnonzero(metrics["kept"])
     figures = []
     for name in names:
         title, unit = LOSS_TITLES.get(name, (name.replace("_", " "), ""))
         lines = [("training", metrics[f"train_{name}"]), ("held out", metrics[f"val_{name}"])]
-        kept = (steps[best], metrics[f"val_{name}"][best])
+        kept = (steps[kept_rows[-1]], metrics[f"val_{name}"][kept_rows[-1]]) if len(kept_rows) else None
         figures.append(_panel(f"{stage}-{name}", title, unit, "iterations", steps, lines, kept=kept))
     return panels(figures)
 

@@ -1,6 +1,7 @@
 """The evaluation of an agent as numbers: deterministic and sampled, trained and as it started."""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from skild_ray.evaluation.policy import Agent, load_agent
 from skild_ray.evaluation.rollouts import evaluate
 
 RESULTS_FILE = "evaluation.json"
+LOG_WIDTH = 130
 Results = dict[str, Any]
 
 
@@ -60,6 +62,6 @@ def show(results: Mapping[str, Any]) -> None:
             f"{part['episode_length_mean']:.0f}",
             f"{part['env_steps_trained']:,} env steps",
         )
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
     console.print(f"{results['episodes']} episodes each, seed {results['seed']}")
     console.print(table)

@@ -77,17 +77,20 @@ def train_stage(
     made_from.require_windows(STAGE_DATA[stage])  # here, not in a worker that would be started again
     events = Queue(actor_options={"num_cpus": 0})
     resources = experiment.resources
+    available = int(ray.cluster_resources().get("CPU", 1)) // resources.train_workers
+    cpus = max(1, min(resources.cpus_per_train_worker, available))  # a worker that asks for more would never start
     trainer = TorchTrainer(
         _worker_loop,
         train_loop_config={
             "stage": stage,
             "inputs": ray.put(made_from),
             "events": events,
+            "threads": cpus,
         },
         scaling_config=ScalingConfig(
             num_workers=resources.train_workers,
             use_gpu=resources.use_gpu,
-            resources_per_worker={"CPU": resources.cpus_per_train_worker, **({"GPU": 1} if resources.use_gpu else {})},
+            resources_per_worker={"CPU": cpus, **({"GPU": 1} if resources.use_gpu else {})},
         ),
         run_config=RunConfig(
             name=name,
@@ -148,7 +151,7 @@ def _worker_loop(config: dict[str, Any]) -> None:
     rank = context.get_world_rank()
     inputs: Inputs = ray.get(config["inputs"])
     stage, events = config["stage"], config["events"]
-    torch.set_num_threads(inputs.experiment.resources.cpus_per_train_worker)
+    torch.set_num_threads(config["threads"])
     seed = worker_seed(inputs.experiment, stage, rank)
     torch.manual_seed(worker_seed(inputs.experiment, stage, 0))  # equal initial weights on every rank
     problem: Problem = PROBLEMS[stage](inputs, seed)
@@ -233,10 +236,14 @@ class _Run:
         elapsed = time.monotonic() - started
         validated = self._validate()
         self.seconds += time.monotonic() - started
-        self._keep_best(validated[f"val_{self.problem.criterion}"])
+        kept = self._keep_if_best(validated[f"val_{self.problem.criterion}"])
         samples = (self.iteration - first) * self.settings.batch_size
         row: Row = {"iteration": float(self.iteration), "seconds": self.seconds, **trained, **validated}
-        row |= {"learning_rate": float(self.scheduler.get_last_lr()[0]), "samples_per_s": samples / elapsed}
+        row |= {
+            "learning_rate": float(self.scheduler.get_last_lr()[0]),
+            "samples_per_s": samples / elapsed,
+            "kept": float(kept),
+        }
         self.rows.append(row)
         return row
 
@@ -273,18 +280,20 @@ class _Run:
         self.module.eval()
         sums: dict[str, Tensor] = {}
         total = sum(len(batch[0]) for batch in self.validation)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(0)
             for batch in self.validation:
                 for name, value in self.problem.losses(self.module, batch)._asdict().items():
                     sums[name] = sums.get(name, torch.zeros(())) + value.cpu() * len(batch[0]) / total
         return {f"val_{name}": float(value) for name, value in sums.items()}
 
-    def _keep_best(self, loss: float) -> None:
-        if loss < self.best_loss:
+    def _keep_if_best(self, loss: float) -> bool:
+        best = loss < self.best_loss
+        if best:
             self.best_loss, self.best_weights, self.stale = loss, _copy(self.module), 0
         else:
             self.stale += 1
+        return best
 
     def _rate(self, iteration: int) -> float:
         """Factor on the learning rate: linear warm-up, then constant, or half a cosine down to 1 %."""

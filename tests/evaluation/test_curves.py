@@ -18,7 +18,7 @@ def test_offline_panels_follow_the_columns_of_the_stage():
     losses = {
         f"{kind}_{name}": steps for name in ("total", "reconstruction", "action_mse") for kind in ("train", "val")
     }
-    page = offline_curves("skill_prior", {"iteration": steps, **losses})
+    page = offline_curves("skill_prior", {"iteration": steps, "kept": np.array([1.0, 0.0]), **losses})
     assert page.count("<svg") == 2  # the reconstruction is the action error in other units
     assert "Action error of the decoder" in page
     assert "held out" in page

@@ -79,7 +79,7 @@ def publish_offline(experiment: Experiment, count: int = 3) -> list[Artifact]:
     skill_model, head = SkillModel(4, 2, experiment.skill), SkillHead(4, experiment.skill)
     discriminator = Discriminator(4, experiment.demo_discriminator.hidden, experiment.demo_discriminator.layers)
     rows = [
-        {"iteration": step, "seconds": step / 10, "train_total": 2 / step, "val_total": 3 / step, "learning_rate": 0.1}
+        {"iteration": step, "seconds": step / 10, "train_total": 2 / step, "val_total": 3 / step, "kept": 1.0}
         for step in (1, 2, 3)
     ]
     demonstrations = experiment.run_dir / DEMONSTRATIONS_FILE

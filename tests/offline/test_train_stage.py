@@ -95,6 +95,18 @@ def test_held_out_losses_fall(stages: Stages) -> None:
         assert min(losses[1:]) < losses[0]
 
 
+def test_kept_weights_have_the_best_criterion(stages: Stages) -> None:
+    for stage, criterion in (
+        ("skill_prior", "action_mse"),
+        ("skill_posterior", "action_mse"),
+        ("demo_discriminator", "total"),
+    ):
+        rows = _rows(stages[stage])
+        last_kept = [row for row in rows if float(row["kept"])][-1]
+        assert float(last_kept[f"val_{criterion}"]) == min(float(row[f"val_{criterion}"]) for row in rows)
+        assert stages[stage].facts["best_validation_loss"] == pytest.approx(float(last_kept[f"val_{criterion}"]))
+
+
 def test_learning_rate_warms_up_and_falls(stages: Stages) -> None:
     rates = [float(row["learning_rate"]) for row in _rows(stages["skill_prior"])]
     assert rates[0] == max(rates)

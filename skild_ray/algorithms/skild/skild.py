@@ -210,7 +210,7 @@ class SkiLD(RLlibAlgorithm):
         self._requested: set[int] = set()
         self._owed = 0.0
         self._counts = {"env_steps": 0, "skill_steps": 0, "updates": 0, "episodes": 0}
-        self._episode_env_steps: dict[str, int] = {}
+        self._open_episodes: dict[str, tuple[int, float]] = {}
         self._recent: dict[str, deque[float]] = {}
         self._probed = float("-inf")
 
@@ -311,14 +311,16 @@ class SkiLD(RLlibAlgorithm):
         self.replay.add(episode.id_, rows, episode.is_done)
 
     def _log_episode(self, episode: SingleAgentEpisode, env_steps: int) -> None:
-        """Length, success and sub-tasks of an episode once it has ended."""
-        length = self._episode_env_steps.pop(episode.id_, 0) + env_steps
+        """Length, return, success and sub-tasks of an episode once it has ended."""
+        length, episode_return = self._open_episodes.pop(episode.id_, (0, 0.0))
+        length, episode_return = length + env_steps, episode_return + episode.get_return()
         if not episode.is_done:
-            self._episode_env_steps[episode.id_] = length
+            self._open_episodes[episode.id_] = length, episode_return
             return
         self._counts["episodes"] += 1
         last = episode.get_infos(-1)
-        values = {"success": last["success"], "subtasks_solved": last["subtasks_solved"], "episode_env_steps": length}
+        values = {name: last[name] for name in ("success", "subtasks_solved")}
+        values |= {"episode_return": episode_return, "episode_env_steps": length}
         for name, value in values.items():
             self._recent.setdefault(name, deque(maxlen=EPISODE_WINDOW)).append(float(value))
 
