@@ -62,7 +62,7 @@ def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
             fingerprint=fingerprint,
             data={},
             inputs=pretrained.artifacts,
-            facts={**pretrained.skill_prior.facts, **algo.counts, "seconds": round(rows[-1]["seconds"], 1)},
+            facts={**algo.counts, "seconds": round(rows[-1]["seconds"], 1)},
             extra=[replay],
         )
     finally:
