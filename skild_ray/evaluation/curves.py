@@ -91,7 +91,7 @@ def offline_curves(stage: str, metrics: Metrics) -> Markup:
     names = [name.removeprefix("val_") for name in metrics if name.startswith("val_")]
     if {"action_mse", "reconstruction"} <= set(names):  # the latter is half the former, plus a constant
         names.remove("reconstruction")
-    steps, kept_rows = metrics["iteration"], np.flatnonzero(metrics["kept"])
+    steps, kept_rows = metrics["iteration"], np.flatnonzero(metrics.get("kept", 0))
     figures = []
     for name in names:
         title, unit = LOSS_TITLES.get(name, (name.replace("_", " "), ""))
