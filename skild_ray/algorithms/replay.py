@@ -26,9 +26,8 @@ class SkillReplay:
 
     Args:
         capacity: transitions kept; memory is claimed as it fills.
-        columns: width of every stored column besides the ones above, by name; drawn unchanged at s_0.
-        next_columns: columns of which a draw also gives `next_<name>`, their value at `next_obs`, which `add` must
-            provide under that name.
+        columns: width of every stored column besides the ones above, by name. A draw gives each at s_0, and those whose
+            name begins with `next_` at the last transition of the walk, so that they belong to `next_obs`.
     """
 
     def __init__(

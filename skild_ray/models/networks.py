@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Norm = Literal["batch", "layer", "none"]
+from skild_ray.config import Norm
 
 LEAK = 0.2
 
