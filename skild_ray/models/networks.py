@@ -1,11 +1,7 @@
 """Building blocks shared by all models: the multi-layer perceptron, its ensemble form, input standardisation."""
 
-from itertools import pairwise
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from skild_ray.config import Norm
 
@@ -14,6 +10,10 @@ LEAK = 0.2
 
 def _normalisation(norm: Norm, width: int) -> list[nn.Module]:
     return {"batch": [nn.BatchNorm1d(width)], "layer": [nn.LayerNorm(width)], "none": []}[norm]  # type: ignore[return-value]
+
+
+def _activation() -> nn.Module:
+    return nn.LeakyReLU(LEAK, inplace=True)  # what comes before it does not need its output to differentiate
 
 
 class Predictor(nn.Sequential):
@@ -25,12 +25,12 @@ class Predictor(nn.Sequential):
     """
 
     def __init__(self, inputs: int, outputs: int, hidden: int, layers: int, norm: Norm) -> None:
-        modules: list[nn.Module] = [nn.Linear(inputs, hidden), nn.LeakyReLU(LEAK)]
+        modules: list[nn.Module] = [nn.Linear(inputs, hidden), _activation()]
         for _ in range(layers):
             modules += [
                 nn.Linear(hidden, hidden, bias=norm == "none"),
                 *_normalisation(norm, hidden),
-                nn.LeakyReLU(LEAK),
+                _activation(),
             ]
         super().__init__(*modules, nn.Linear(hidden, outputs))
         for module in self:
@@ -40,36 +40,20 @@ class Predictor(nn.Sequential):
                     nn.init.zeros_(module.bias)
 
 
-class Ensemble(nn.Module):
-    """`members` Predictors of equal shape, evaluated by one batched matrix product a layer.
+class Ensemble(nn.ModuleList):
+    """`members` Predictors of equal shape and one output, each started on its own.
 
-    Twin critics share every input, so one product over a leading member axis replaces two smaller ones.
+    One product a member and layer: on a CPU faster than batched products over a member axis, which have no fused
+    bias and normalisation.
 
     Shapes: [B, inputs] -> [members, B].
     """
 
-    def __init__(self, members: int, inputs: int, hidden: int, layers: int, norm: Literal["layer", "none"]) -> None:
-        super().__init__()
-        widths = [inputs, *[hidden] * (layers + 1), 1]
-        pairs = list(pairwise(widths))
-        self.weights = nn.ParameterList(nn.Parameter(torch.empty(members, i, o)) for i, o in pairs)
-        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(members, 1, o)) for _, o in pairs)
-        hidden_layers = layers + 1 if norm == "layer" else 0
-        self.gains = nn.ParameterList(nn.Parameter(torch.ones(members, 1, hidden)) for _ in range(hidden_layers))
-        self.shifts = nn.ParameterList(nn.Parameter(torch.zeros(members, 1, hidden)) for _ in range(hidden_layers))
-        for weight in self.weights:
-            for member in weight:
-                nn.init.xavier_normal_(member)
+    def __init__(self, members: int, inputs: int, hidden: int, layers: int, norm: Norm) -> None:
+        super().__init__(Predictor(inputs, 1, hidden, layers, norm) for _ in range(members))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        features = inputs.expand(self.weights[0].shape[0], *inputs.shape)
-        for layer, (weight, bias) in enumerate(zip(self.weights[:-1], self.biases[:-1], strict=True)):
-            features = torch.baddbmm(bias, features, weight)
-            if len(self.gains):
-                normalised = functional.layer_norm(features, features.shape[-1:])
-                features = torch.addcmul(self.shifts[layer], normalised, self.gains[layer])
-            features = functional.leaky_relu(features, LEAK)
-        return torch.baddbmm(self.biases[-1], features, self.weights[-1]).squeeze(-1)
+        return torch.stack([member(inputs).squeeze(-1) for member in self])
 
 
 class Standardizer(nn.Module):
@@ -113,7 +97,7 @@ def fold(standardizer: Standardizer | None, predictor: Predictor) -> nn.Sequenti
         elif isinstance(module, nn.LayerNorm):
             folded.append(module)
         else:
-            folded.append(nn.LeakyReLU(LEAK, inplace=True))
+            folded.append(_activation())
     if standardizer is not None:
         first = folded[0]
         assert isinstance(first, nn.Linear)

@@ -28,7 +28,15 @@ class Encoder(nn.Module):
             nn.init.ones_(self.lstm.get_parameter(name)[width : 2 * width])
 
     def forward(self, states: Tensor, actions: Tensor) -> Gaussian:
-        outputs, _ = self.lstm(self.embed(torch.cat([actions, states], dim=-1)))
+        inputs = torch.cat([actions, states], dim=-1)
+        # Nothing non-linear stands between embedding and gates, so one small product replaces two large ones.
+        weight_ih, weight_hh, bias_ih, bias_hh = self.lstm.parameters()
+        weight, bias = weight_ih @ self.embed.weight, weight_ih @ self.embed.bias + bias_ih
+        start = inputs.new_zeros(1, len(inputs), self.lstm.hidden_size)
+        parameters = [weight, weight_hh, bias, bias_hh]
+        outputs, _, _ = torch.lstm(
+            inputs, (start, start), parameters, True, 1, 0.0, self.training, bidirectional=False, batch_first=True
+        )
         return Gaussian.from_output(self.head(self.project(outputs[:, -1])))
 
 

@@ -60,6 +60,18 @@ def _constant_prior(model: SkillModel, mean: float, log_std: float) -> None:
     last.bias.data = torch.tensor([mean] * 3 + [log_std] * 3)
 
 
+def test_encoder_is_an_embedding_and_an_lstm(model: SkillModel, batch: tuple[Tensor, Tensor]) -> None:
+    states, actions = batch
+    encoder = model.encoder
+    encoded = encoder(states, actions)
+    outputs, _ = encoder.lstm(encoder.embed(torch.cat([actions, states], dim=-1)))
+    mean, log_std = encoder.head(encoder.project(outputs[:, -1])).chunk(2, dim=-1)
+    torch.testing.assert_close(encoded.mean, mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(encoded.log_std, log_std, rtol=1e-4, atol=1e-5)
+    encoded.mean.sum().backward()
+    assert all(parameter.grad is not None for parameter in encoder.parameters())
+
+
 def test_perfect_reconstruction_costs_the_gaussian_constant(model: SkillModel, batch: tuple[Tensor, Tensor]) -> None:
     for parameter in model.decoder.parameters():
         nn.init.zeros_(parameter)
