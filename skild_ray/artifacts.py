@@ -30,6 +30,7 @@ from skild_ray.errors import ArtifactError
 
 SCHEMA = 1
 PACKAGES = ("skild_ray", "ray", "torch", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
+WORK = ".work"
 MODEL_FILE, RECORD_FILE = "model.safetensors", "artifact.json"
 
 
@@ -164,7 +165,15 @@ def publish(
             final.rename(replaced)
         draft.rename(final)
         shutil.rmtree(replaced, ignore_errors=True)
+    for work in (experiment.run_dir / WORK).glob(f"{stage}-*"):
+        if work != work_folder(experiment, stage, fingerprint):
+            shutil.rmtree(work, ignore_errors=True)
     return Artifact(final, record)
+
+
+def work_folder(experiment: Experiment, stage: str, fingerprint: str) -> Path:
+    """Where a stage keeps its checkpoints; those made from something else go when the stage is published."""
+    return experiment.run_dir / WORK / f"{stage}-{fingerprint}"
 
 
 def versions() -> dict[str, str]:

@@ -84,6 +84,10 @@ class Run:
         if artifact.fingerprint != made_from:
             self._report(f"{stage}: made from other settings, data or inputs; making it anew")
             return None
+        steps, budget = artifact.facts.get("total_env_steps"), self.experiment.algorithm.total_env_steps
+        if steps not in (None, budget):
+            self._report(f"{stage}: was trained for {steps} env steps, {budget} are wanted")
+            return None
         return artifact
 
     def _fingerprint(self, stage: str, inputs: Sequence[Artifact]) -> str:
@@ -91,7 +95,8 @@ class Run:
         experiment = self.experiment
         hashes = [artifact.model_hash for artifact in inputs]
         if stage not in OFFLINE_STAGES:
-            return fingerprint(stage, experiment.seed, experiment.environment, experiment.algorithm, hashes)
+            settings = experiment.algorithm.model_dump(exclude={"total_env_steps"})  # a longer run goes on from a shorter
+            return fingerprint(stage, experiment.seed, experiment.environment, settings, hashes)
         data = [
             [kind, source.fingerprint(), entry.weight]
             for kind in STAGE_DATA[stage]

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from skild_ray.algorithms.pretrained import Pretrained
 from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
-from skild_ray.artifacts import Artifact, publish, writable
+from skild_ray.artifacts import Artifact, publish, work_folder, writable
 from skild_ray.config import Experiment
 from skild_ray.errors import ConfigError, SkildError
 from skild_ray.progress import TaskProgress
 
+PREFIX = "checkpoint_"
 ROWS_FILE, REPLAY_FILE = "rows.json", "replay.npz"
 EPISODE_METRICS = ("success", "subtasks_solved", "episode_return", "episode_env_steps")
 
@@ -36,8 +37,8 @@ def stage_name(experiment: Experiment) -> str:
 def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
     """Train SkiLD on the artifacts in the run directory and publish the policy.
 
-    Goes on from the newest checkpoint of the same fingerprint, if there is one. SIGTERM and Ctrl-C write a checkpoint
-    before they end the run.
+    Goes on from the newest checkpoint of the same fingerprint within `total_env_steps`, if there is one. SIGTERM and
+    Ctrl-C write a checkpoint before they end the run; so does its end, from which a larger budget can go on.
 
     Raises:
         ArtifactError: an input is missing or does not fit, or the run directory cannot be written.
@@ -45,12 +46,13 @@ def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
     """
     stage = stage_name(experiment)
     pretrained = Pretrained.open(experiment.run_dir)
-    work = experiment.run_dir / ".work" / f"{stage}-{fingerprint}"
+    work = work_folder(experiment, stage, fingerprint)
     with writable(work):
         work.mkdir(parents=True, exist_ok=True)
     algo = SkiLDConfig.from_experiment(experiment).build_algo()
     try:
         rows = _train(algo, experiment, stage, work)
+        _save(algo, work, rows, keep=1)
         replay = work / REPLAY_FILE
         with writable(replay):
             np.savez_compressed(replay, **algo.replay.recent())
@@ -62,12 +64,15 @@ def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
             fingerprint=fingerprint,
             data={},
             inputs=pretrained.artifacts,
-            facts={**algo.counts, "seconds": round(rows[-1]["seconds"], 1)},
+            facts={
+                "total_env_steps": experiment.algorithm.total_env_steps,
+                **algo.counts,
+                "seconds": round(rows[-1]["seconds"], 1),
+            },
             extra=[replay],
         )
     finally:
         algo.stop()
-    shutil.rmtree(work, ignore_errors=True)
     return artifact
 
 
@@ -80,10 +85,10 @@ def module_weights(algo: SkiLD) -> dict[str, Tensor]:
 
 
 def _train(algo: SkiLD, experiment: Experiment, stage: str, work: Path) -> list[Row]:
-    rows, settings = _resume(algo, work), experiment.progress
+    settings, budget = experiment.progress, experiment.algorithm.total_env_steps
+    rows = _resume(algo, work, budget)
     earlier = rows[-1]["seconds"] if rows else 0.0
     started = saved = time.monotonic()
-    budget = experiment.algorithm.total_env_steps
     if algo.finished and not rows:
         raise ConfigError(
             f"algorithm.total_env_steps {budget} does not allow one fragment of experience; raise it, or lower "
@@ -132,7 +137,7 @@ def _check_finite(row: Row) -> None:
 
 
 def _checkpoints(work: Path) -> list[Path]:
-    return sorted(work.glob("checkpoint_*"))
+    return sorted(work.glob(f"{PREFIX}*"))
 
 
 def _save(algo: SkiLD, work: Path, rows: list[Row], keep: int) -> None:
@@ -142,16 +147,21 @@ def _save(algo: SkiLD, work: Path, rows: list[Row], keep: int) -> None:
         shutil.rmtree(draft, ignore_errors=True)
         algo.save_to_path(str(draft.resolve()))
         (draft / ROWS_FILE).write_text(json.dumps(rows))
-        final = work / f"checkpoint_{algo.counts['env_steps']:012d}"
+        final = work / f"{PREFIX}{algo.counts['env_steps']:012d}"
         shutil.rmtree(final, ignore_errors=True)
         draft.rename(final)
         for old in _checkpoints(work)[:-keep]:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _resume(algo: SkiLD, work: Path) -> list[Row]:
-    """Restore the newest checkpoint, if there is one, and return the rows of metrics up to it."""
+def _resume(algo: SkiLD, work: Path, budget: int) -> list[Row]:
+    """Restore the newest checkpoint within the budget, if there is one, and return the rows of metrics up to it.
+
+    Those beyond it are removed.
+    """
     found = _checkpoints(work)
+    while found and int(found[-1].name.removeprefix(PREFIX)) > budget:  # of a longer run
+        shutil.rmtree(found.pop(), ignore_errors=True)
     if not found:
         return []
     algo.restore_from_path(str(found[-1].resolve()))

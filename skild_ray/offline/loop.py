@@ -20,7 +20,7 @@ from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Queue
 from torch import Tensor, nn
 
-from skild_ray.artifacts import Artifact, publish, writable
+from skild_ray.artifacts import Artifact, publish, work_folder, writable
 from skild_ray.config import Experiment, Training
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.errors import SkildError
@@ -64,8 +64,7 @@ def train_stage(
         SkildError: training failed; one line with the reason.
         ArtifactError: the run directory cannot be written.
     """
-    work = experiment.run_dir / ".work"
-    name = f"{stage}-{fingerprint}"
+    work = work_folder(experiment, stage, fingerprint)
     with writable(work):
         work.mkdir(parents=True, exist_ok=True)
         if not os.access(work, os.W_OK):
@@ -93,8 +92,8 @@ def train_stage(
             resources_per_worker={"CPU": cpus, **({"GPU": 1} if resources.use_gpu else {})},
         ),
         run_config=RunConfig(
-            name=name,
-            storage_path=str(work.resolve()),
+            name=work.name,
+            storage_path=str(work.parent.resolve()),
             failure_config=FailureConfig(max_failures=MAX_WORKER_FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
@@ -128,7 +127,7 @@ def train_stage(
         },
         extra=extra,
     )
-    shutil.rmtree(work / name, ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)
     return artifact
 
 

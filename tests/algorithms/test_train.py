@@ -59,7 +59,8 @@ def test_published_artifact(
     replay = np.load(artifact.path / "replay.npz")
     assert len(replay["obs"]) == len(replay["rewards"]) == artifact.facts["skill_steps"]
     make_module(run_dir=experiment.run_dir).load_state_dict(artifact.weights())
-    assert not list((experiment.run_dir / ".work").iterdir())
+    (checkpoint,) = (experiment.run_dir / ".work" / "demo_rl-f").iterdir()
+    assert int(checkpoint.name.removeprefix("checkpoint_")) == artifact.facts["env_steps"]
 
 
 def test_imitation_is_a_stage_of_its_own(make_run: Callable[..., Experiment]) -> None:
@@ -107,6 +108,22 @@ def test_checkpoints_of_other_settings_are_not_resumed(make_run: Callable[..., E
     stray = experiment.run_dir / ".work" / "demo_rl-other" / "checkpoint_000000000500"
     stray.mkdir(parents=True)
     assert float(_rows(train_downstream(experiment, "f"))[0]["env_steps"]) < 200
+    assert not stray.exists(), "of no use to anybody once the stage is finished"
+
+
+def test_a_larger_budget_goes_on_and_a_smaller_one_does_not(
+    make_run: Callable[..., Experiment], capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = make_run(total_env_steps=800)
+    first = train_downstream(short, "f")
+    longer = train_downstream(make_run(total_env_steps=1_600), "f")
+    assert f"resumed at {first.facts['env_steps']} env steps" in capsys.readouterr().out
+    assert first.facts["env_steps"] < longer.facts["env_steps"] <= 1_600
+    assert _rows(longer)[: len(_rows(first))] == _rows(first)
+
+    again = train_downstream(short, "f")
+    assert "resumed" not in capsys.readouterr().out
+    assert again.facts["env_steps"] <= 800
 
 
 def test_diverging_training_is_one_line(make_run: Callable[..., Experiment]) -> None:

@@ -125,7 +125,8 @@ def test_killed_twice_and_finished(folder: Path) -> None:
     assert results["episode_length_mean"] == 100
     (report,) = (word for line in output.splitlines() if line.startswith("report: ") for word in line.split()[1:])
     assert Path(report).stat().st_size > 10_000
-    assert not [entry for entry in work.iterdir() if entry.is_dir()], "checkpoints go once a stage is finished"
+    (left,) = (entry for entry in work.iterdir() if entry.is_dir())
+    assert len(list(left.glob("checkpoint_*"))) == 1, "the last of stage 4, which a larger budget goes on from"
 
 
 def _messages(folder: Path, *overrides: str) -> list[str]:
@@ -143,6 +144,13 @@ def test_where_and_how_fast_it_runs_does_not_matter(folder: Path) -> None:
         folder, "rollout.num_env_runners=0", "resources.train_workers=2", "progress.keep_checkpoints=5"
     )
     assert len(messages) == len(STAGES)
+
+
+def test_a_larger_budget_trains_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    messages = _messages(folder, "algorithm.total_env_steps=8600")
+    assert "demo_rl: was trained for 8000 env steps, 8600 are wanted" in messages
+    assert "resumed at 7" in capsys.readouterr().out
+    assert open_artifact(folder / "runs" / "small", "demo_rl").facts["env_steps"] > 8_000
 
 
 def test_what_changed_or_was_damaged_is_made_anew(folder: Path, ray_session: None) -> None:
