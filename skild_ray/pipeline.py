@@ -95,7 +95,8 @@ class Run:
         experiment = self.experiment
         hashes = [artifact.model_hash for artifact in inputs]
         if stage not in OFFLINE_STAGES:
-            settings = experiment.algorithm.model_dump(exclude={"total_env_steps"})  # a longer run goes on from a shorter
+            # A longer run goes on from a shorter one.
+            settings = experiment.algorithm.model_dump(exclude={"total_env_steps"})
             return fingerprint(stage, experiment.seed, experiment.environment, settings, hashes)
         data = [
             [kind, source.fingerprint(), entry.weight]
