@@ -229,7 +229,7 @@ class Resources(Section):
     """What each stage may use of the cluster."""
 
     train_workers: int = Field(1, gt=0, description="Ray Train workers of an offline stage")
-    cpus_per_train_worker: int = Field(2, gt=0, description="cores, and torch threads, of each")
+    cpus_per_train_worker: int = Field(1, gt=0, description="cores, and torch threads, of each")
     use_gpu: bool = Field(False, description="offline stages and learners on GPUs")
     num_learners: int = Field(0, ge=0, description="remote learners; 0: in the driver")
     learner_threads: int = Field(1, gt=0, description="torch threads of the learner in the driver")
