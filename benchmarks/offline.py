@@ -67,7 +67,7 @@ class OfflineBenchmark:
     def job_rate(self, rows: Rows) -> float:
         """Samples a second of all workers; the first row, in which everything is new, does not count."""
         rates = [row["samples_per_s"] for row in rows[1:] or rows]
-        return statistics.median(rates) * self.experiment.resources.train_workers
+        return statistics.median(rates)
 
     def bare_rate(self, stage: str) -> float:
         """Samples a second of batch, losses, backward pass and optimiser step in this process."""

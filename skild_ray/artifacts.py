@@ -4,7 +4,7 @@ runs/<experiment>/<stage>/
     config.yaml         the resolved experiment
     model.safetensors   weights
     metrics.csv         one row a report; TensorBoard events beside it
-    artifact.json       schema, fingerprint, seed, versions, hashes of the model, the data and the input artifacts
+    artifact.json       schema, fingerprint, seed, versions, hashes of the files, the data and the input artifacts
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from torch.utils.tensorboard import SummaryWriter
 from skild_ray.config import Experiment, to_yaml
 from skild_ray.errors import ArtifactError
 
-SCHEMA = 1
+SCHEMA = 2
 PACKAGES = ("skild_ray", "ray", "torch", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
 WORK = ".work"
 MODEL_FILE, RECORD_FILE = "model.safetensors", "artifact.json"
@@ -53,7 +53,7 @@ class Artifact:
     @property
     def model_hash(self) -> str:
         """SHA-256 of the weights: what depending stages record as their input."""
-        return str(self.record["model_sha256"])
+        return str(self.record["sha256"][MODEL_FILE])
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -79,12 +79,12 @@ def open_artifact(run_dir: Path, stage: str) -> Artifact:
         record = json.loads((path / RECORD_FILE).read_text())
         if record["schema"] != SCHEMA:
             raise ArtifactError(f"{path}: artifact of schema {record['schema']}, this version reads {SCHEMA}; {remedy}")
-        intact = record["model_sha256"] == _sha256(path / MODEL_FILE)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        altered = [name for name, known in record["sha256"].items() if _sha256(path / name) != known]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path}: damaged artifact ({error}); delete the folder and {remedy}") from None
-    if not intact:
+    if altered:
         raise ArtifactError(
-            f"{path / MODEL_FILE}: truncated or altered (its hash differs); delete the folder and {remedy}"
+            f"{path / altered[0]}: truncated or altered (its hash differs); delete the folder and {remedy}"
         )
     return Artifact(path, record)
 
@@ -151,7 +151,7 @@ def publish(
             "stage": stage,
             "fingerprint": fingerprint,
             "seed": experiment.seed,
-            "model_sha256": _sha256(draft / MODEL_FILE),
+            "sha256": {path.name: _sha256(path) for path in sorted(draft.iterdir()) if path.is_file()},
             "data": dict(data),
             "inputs": {artifact.stage: artifact.model_hash for artifact in inputs},
             "facts": dict(facts),
@@ -165,14 +165,11 @@ def publish(
             final.rename(replaced)
         draft.rename(final)
         shutil.rmtree(replaced, ignore_errors=True)
-    for work in (experiment.run_dir / WORK).glob(f"{stage}-*"):
-        if work != work_folder(experiment, stage, fingerprint):
-            shutil.rmtree(work, ignore_errors=True)
     return Artifact(final, record)
 
 
 def work_folder(experiment: Experiment, stage: str, fingerprint: str) -> Path:
-    """Where a stage keeps its checkpoints; those made from something else go when the stage is published."""
+    """Where a stage that is made from the inputs of `fingerprint` keeps its checkpoints."""
     return experiment.run_dir / WORK / f"{stage}-{fingerprint}"
 
 

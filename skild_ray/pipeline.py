@@ -1,11 +1,12 @@
 """Runs the stages in order: each knows what it needs, and is skipped where its artifact is still up to date."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, get_args
 
 from skild_ray.algorithms.train import stage_name, train_downstream
 from skild_ray.artifacts import Artifact, open_artifact
 from skild_ray.cluster import connect
-from skild_ray.config import Experiment, fingerprint
+from skild_ray.config import Experiment, fingerprint, load_experiment
 from skild_ray.data.sources import load_sources
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.errors import ArtifactError, ConfigError
@@ -20,6 +21,13 @@ OFFLINE_INPUTS: dict[str, tuple[str, ...]] = {
 }
 
 Report = Callable[[str], None]
+
+
+def _settings(experiment: Experiment, section: str) -> dict[str, Any]:
+    """What of a section decides results."""
+    settings: dict[str, Any] = getattr(experiment, section).model_dump()
+    settings.pop("checkpoint_interval_s", None)
+    return settings
 
 
 class Run:
@@ -40,10 +48,11 @@ class Run:
         if stage not in (*OFFLINE_STAGES, stage_name(self.experiment)):
             weight = self.experiment.algorithm.env_reward_weight
             raise ConfigError(
-                f"algorithm.env_reward_weight is {weight}, so stage 4 is {stage_name(self.experiment)}, not {stage}; "
-                "imitation has 0"
+                f"algorithm.env_reward_weight is {weight}, so this experiment's stage 4 is "
+                f"{stage_name(self.experiment).replace('_', '-')}: skild-ray train "
+                f"{stage_name(self.experiment).replace('_', '-')} EXPERIMENT"
             )
-        inputs = [open_artifact(self.experiment.run_dir, name) for name in self._inputs(stage)]
+        inputs = [self._input(name) for name in self._inputs(stage)]
         made_from = self._fingerprint(stage, inputs)
         finished = self._finished(stage, made_from)
         if finished:
@@ -51,9 +60,10 @@ class Run:
             return finished
         connect()
         if stage in OFFLINE_STAGES:
-            artifact = train_stage(
-                self.experiment, stage, self._load("task_agnostic"), self._load("demonstrations"), inputs, made_from
+            task_agnostic, demonstrations = (
+                self._load(kind) if kind in STAGE_DATA[stage] else [] for kind in get_args(DataKind)
             )
+            artifact = train_stage(self.experiment, stage, task_agnostic, demonstrations, inputs, made_from)
         else:
             artifact = train_downstream(self.experiment, made_from)
         self._report(f"{stage}: done ({artifact.path})")
@@ -73,6 +83,21 @@ class Run:
 
     def _inputs(self, stage: str) -> tuple[str, ...]:
         return OFFLINE_INPUTS.get(stage, OFFLINE_STAGES)
+
+    def _input(self, stage: str) -> Artifact:
+        """A finished stage, made with this experiment's settings (its seed and its run's own aside)."""
+        artifact = open_artifact(self.experiment.run_dir, stage)
+        made_with = load_experiment(artifact.path / "config.yaml")
+        for section in ("skill", "data", stage):
+            mine, its = (_settings(experiment, section) for experiment in (self.experiment, made_with))
+            unused = set(get_args(DataKind)) - set(STAGE_DATA[stage]) if section == "data" else set()
+            different = [name for name in mine if mine[name] != its[name] and name not in unused]
+            if different:
+                raise ArtifactError(
+                    f"{artifact.path}: was made with another {section}.{different[0]}; train it again: skild-ray train "
+                    f"{stage.replace('_', '-')} EXPERIMENT"
+                )
+        return artifact
 
     def _finished(self, stage: str, made_from: str) -> Artifact | None:
         try:
@@ -104,8 +129,7 @@ class Run:
             for source, entry in zip(self._load(kind), getattr(experiment.data, kind), strict=True)
         ]
         split = experiment.data.validation_fraction
-        settings = getattr(experiment, stage).model_dump(exclude={"checkpoint_interval_s"})
-        return fingerprint(stage, experiment.seed, experiment.skill, settings, split, data, hashes)
+        return fingerprint(stage, experiment.seed, experiment.skill, _settings(experiment, stage), split, data, hashes)
 
     def _load(self, kind: DataKind) -> list[Trajectories]:
         if kind not in self._data:

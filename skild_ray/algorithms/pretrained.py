@@ -11,6 +11,7 @@ from torch import Tensor
 
 from skild_ray.artifacts import Artifact, open_artifact, require_input
 from skild_ray.config import Experiment, load_experiment
+from skild_ray.errors import ArtifactError
 from skild_ray.models.discriminator import Discriminator
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.models.networks import fold
@@ -75,6 +76,20 @@ class Pretrained:
     @property
     def artifacts(self) -> tuple[Artifact, Artifact, Artifact]:
         return self.skill_prior, self.skill_posterior, self.demo_discriminator
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Hash of each artifact's weights by stage."""
+        return {artifact.stage: artifact.model_hash for artifact in self.artifacts}
+
+    def require(self, hashes: Mapping[str, str]) -> None:
+        """Raise ArtifactError unless these are the artifacts that had `hashes`."""
+        for artifact in self.artifacts:
+            if hashes[artifact.stage] != artifact.model_hash:
+                raise ArtifactError(
+                    f"{artifact.path}: the checkpoint was trained from another one ({hashes[artifact.stage][:12]}, not "
+                    f"{artifact.model_hash[:12]}); restore that one, or train stage 4 anew"
+                )
 
     @property
     def experiment(self) -> Experiment:

@@ -141,27 +141,23 @@ def _checkpoints(work: Path) -> list[Path]:
 
 
 def _save(algo: SkiLD, work: Path, rows: list[Row], keep: int) -> None:
-    """Write a checkpoint under a temporary name, rename it, and remove the oldest."""
+    """Write a checkpoint under a temporary name, rename it, and remove the oldest of those before it."""
+    final = work / f"{PREFIX}{algo.counts['env_steps']:012d}"
+    if final.exists():
+        return
     with writable(work):
         draft = work / "draft"
         shutil.rmtree(draft, ignore_errors=True)
         algo.save_to_path(str(draft.resolve()))
         (draft / ROWS_FILE).write_text(json.dumps(rows))
-        final = work / f"{PREFIX}{algo.counts['env_steps']:012d}"
-        shutil.rmtree(final, ignore_errors=True)
         draft.rename(final)
-        for old in _checkpoints(work)[:-keep]:
+        for old in [path for path in _checkpoints(work) if path.name <= final.name][:-keep]:
             shutil.rmtree(old, ignore_errors=True)
 
 
 def _resume(algo: SkiLD, work: Path, budget: int) -> list[Row]:
-    """Restore the newest checkpoint within the budget, if there is one, and return the rows of metrics up to it.
-
-    Those beyond it are removed.
-    """
-    found = _checkpoints(work)
-    while found and int(found[-1].name.removeprefix(PREFIX)) > budget:  # of a longer run
-        shutil.rmtree(found.pop(), ignore_errors=True)
+    """Restore the newest checkpoint within the budget, if there is one, and return the rows of metrics up to it."""
+    found = [path for path in _checkpoints(work) if int(path.name.removeprefix(PREFIX)) <= budget]
     if not found:
         return []
     algo.restore_from_path(str(found[-1].resolve()))

@@ -52,8 +52,8 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
 
     Reward: 1 for each sub-task credited in the step. Those that remain are looked at in order; one is credited if it
     and all before it are solved at that moment: an element is within 0.3 of its goal (Euclidean norm). The episode
-    terminates when all are credited. If the simulation becomes unstable the episode terminates, too, with the last
-    observation before and `info["unstable"]`.
+    terminates when all are credited. If the simulation becomes unstable the episode is truncated, with the last
+    observation before and `info["unstable"]`: an end that nothing follows would be a way out of negative rewards.
 
     Public attributes: `subtasks`, `model` and `data` (MuJoCo's). A copy, by `copy` or `pickle`, is a new
     environment with the same arguments.
@@ -159,7 +159,7 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
 
         if self.data.warning.number[_UNSTABLE].any():
             self._steps_left = 0
-            return self._last_observation.copy(), 0.0, True, False, {"subtasks_solved": self._solved, "unstable": True}
+            return self._last_observation.copy(), 0.0, False, True, {"subtasks_solved": self._solved, "unstable": True}
         observation = self._observe()
         credited = self._credit()
         terminated = self._solved == len(self.subtasks)

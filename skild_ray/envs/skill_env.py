@@ -58,7 +58,7 @@ class SkillVectorEnv(VectorEnv):
         self.single_action_space = Box(-np.inf, np.inf, (latent_dim,), np.float32)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self.subtasks: tuple[str, ...] = tuple(getattr(self.envs[0], "subtasks", ()))
+        self.subtasks: tuple[str, ...] = tuple(getattr(self.envs[0].unwrapped, "subtasks", ()))
         self._decoder, self._squash, self._trace, self._autoreset = decoder, squash, trace, autoreset
         self._observation_dim = int(np.prod(self.single_observation_space.shape or ()))
         # The decoder reads this tensor; observations are written into it through the array that shares its memory.

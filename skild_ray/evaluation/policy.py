@@ -15,8 +15,8 @@ from torch import Tensor
 
 from skild_ray.algorithms.pretrained import Pretrained
 from skild_ray.algorithms.skild import SkiLDTorchRLModule
-from skild_ray.artifacts import open_artifact
-from skild_ray.config import Experiment, load_experiment
+from skild_ray.artifacts import open_artifact, require_input
+from skild_ray.config import Environment, Experiment, load_experiment
 from skild_ray.errors import ArtifactError
 
 Which = Literal["trained", "initial"]
@@ -57,7 +57,7 @@ def load_agent(path: str | Path, which: Which = "trained") -> Agent:
         which: 'initial' gives the policy that training started from.
 
     Raises:
-        ArtifactError: nothing of the kind is there, or it is damaged.
+        ArtifactError: nothing of the kind is there, or it is damaged or was made from other artifacts.
     """
     path = Path(path)
     if (path / "algorithm_state.pkl").exists():
@@ -71,6 +71,8 @@ def load_agent(path: str | Path, which: Which = "trained") -> Agent:
     artifact = open_artifact(found[0].parent, found[0].name)
     experiment = load_experiment(artifact.path / "config.yaml")
     run_dir = artifact.path.parent
+    for stage in Pretrained.open(run_dir).artifacts:
+        require_input(artifact, stage)
     module = build_module(run_dir, experiment)
     if which == "trained":
         module.load_state_dict(artifact.weights())
@@ -92,10 +94,14 @@ def build_module(run_dir: Path, experiment: Experiment) -> SkiLDTorchRLModule:
 
 def _from_checkpoint(path: Path, which: Which) -> Agent:
     with (path / "algorithm_state.pkl").open("rb") as file:
-        env_steps = pickle.load(file)["skild"]["counts"]["env_steps"]
+        state = pickle.load(file)["skild"]
     module = SkiLDTorchRLModule.from_checkpoint(str((path / MODULE_FOLDER).resolve()))
     run_dir = Path(module.model_config["run_dir"])
-    experiment = Pretrained.open(run_dir).experiment.model_copy(update={"algorithm": module.settings})
+    pretrained = Pretrained.open(run_dir)
+    pretrained.require(state["pretrained"])
+    experiment = pretrained.experiment.model_copy(
+        update={"algorithm": module.settings, "environment": Environment(**state["environment"])}
+    )
     if which == "initial":
         return Agent(experiment, run_dir, build_module(run_dir, experiment), 0)
-    return Agent(experiment, run_dir, module, env_steps)
+    return Agent(experiment, run_dir, module, state["counts"]["env_steps"])

@@ -45,10 +45,6 @@ class Gaussian(NamedTuple):
         """The same with every standard deviation at least `std`."""
         return self if std <= 0 else Gaussian(self.mean, self.log_std.clamp(min=math.log(std)))
 
-    def detached(self) -> "Gaussian":
-        """The same outside the graph."""
-        return Gaussian(self.mean.detach(), self.log_std.detach())
-
 
 def standard(like: Gaussian) -> Gaussian:
     """N(0, I) in the shape of `like`."""

@@ -68,10 +68,15 @@ class Standardizer(nn.Module):
         self.register_buffer("std", torch.ones(dim))
 
     def fit(self, data: Tensor) -> None:
-        """Set the statistics from [N, dim]; a constant column is only shifted, not scaled."""
+        """Set the statistics from [N, dim].
+
+        No std is taken below 5 % of the columns' root mean square: a column that hardly moved in the data, a door that
+        nobody opened, would turn a small movement into a huge input.
+        """
         std, mean = torch.std_mean(data, dim=0)
+        floor = 0.05 * std.square().mean().sqrt()
         self.mean.copy_(mean)
-        self.std.copy_(torch.where(std > 1e-4, std, torch.ones_like(std)))
+        self.std.copy_(std.clamp(min=floor) if floor > 0 else torch.ones_like(std))
 
     def forward(self, inputs: Tensor) -> Tensor:
         return (inputs - self.mean) / self.std

@@ -21,9 +21,9 @@ from ray.util.queue import Empty, Queue
 from torch import Tensor, nn
 
 from skild_ray.artifacts import Artifact, publish, work_folder, writable
-from skild_ray.config import Experiment, Training
+from skild_ray.config import Experiment
 from skild_ray.data.trajectories import Trajectories
-from skild_ray.errors import SkildError
+from skild_ray.errors import ConfigError, SkildError
 from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE, DemoDiscriminatorProblem
 from skild_ray.offline.problem import Batch, DataKind, Inputs, Problem, worker_seed
 from skild_ray.offline.skill_posterior import SkillPosteriorProblem
@@ -56,10 +56,13 @@ def train_stage(
 ) -> Artifact:
     """Train one offline stage as a Ray Train job and publish its artifact.
 
+    Trajectories of a kind that the stage does not use may be left out.
+
     A job that was stopped, whoever stopped it, goes on from its last checkpoint when it is started again with the
     same fingerprint.
 
     Raises:
+        ConfigError: the batch does not divide into the workers.
         DataError: the trajectories are too few or too short.
         SkildError: training failed; one line with the reason.
         ArtifactError: the run directory cannot be written.
@@ -69,13 +72,18 @@ def train_stage(
         work.mkdir(parents=True, exist_ok=True)
         if not os.access(work, os.W_OK):
             raise PermissionError(13, "Permission denied", str(work))
-    settings: Training = getattr(experiment, stage)
-    made_from = Inputs(
-        experiment, task_agnostic, demonstrations, {artifact.stage: artifact.weights() for artifact in inputs}
-    )
+    settings, resources = getattr(experiment, stage), experiment.resources
+    share, rest = divmod(settings.batch_size, resources.train_workers)
+    if rest:
+        raise ConfigError(
+            f"{stage}.batch_size {settings.batch_size} does not divide into resources.train_workers "
+            f"{resources.train_workers}"
+        )
+    for_worker = experiment.model_copy(update={stage: settings.model_copy(update={"batch_size": share})})
+    weights = {artifact.stage: artifact.weights() for artifact in inputs}
+    made_from = Inputs(for_worker, task_agnostic, demonstrations, weights)
     made_from.require_windows(STAGE_DATA[stage])  # here, not in a worker that would be started again
     events = Queue(actor_options={"num_cpus": 0})
-    resources = experiment.resources
     available = int(ray.cluster_resources().get("CPU", 1)) // resources.train_workers
     cpus = max(1, min(resources.cpus_per_train_worker, available))  # a worker that asks for more would never start
     trainer = TorchTrainer(
@@ -105,7 +113,8 @@ def train_stage(
             raise SkildError(f"{stage}: training failed: {_root_cause(error)}") from error
     assert result.checkpoint is not None
     with result.checkpoint.as_directory() as folder:
-        state = torch.load(Path(folder) / STATE_FILE, weights_only=True)
+        state = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
+    example = made_from.sources(STAGE_DATA[stage][0])[0]
     extra = [_save_demonstrations(work, demonstrations)] if stage == "demo_discriminator" else []
     artifact = publish(
         experiment,
@@ -113,14 +122,11 @@ def train_stage(
         state["best_weights"],
         state["rows"],
         fingerprint=fingerprint,
-        data={
-            "task_agnostic": ",".join(source.fingerprint() for source in task_agnostic),
-            "demonstrations": ",".join(source.fingerprint() for source in demonstrations),
-        },
+        data={kind: ",".join(source.fingerprint() for source in made_from.sources(kind)) for kind in STAGE_DATA[stage]},
         inputs=inputs,
         facts={
-            "observation_dim": task_agnostic[0].observation_dim,
-            "action_dim": task_agnostic[0].action_dim,
+            "observation_dim": example.observation_dim,
+            "action_dim": example.action_dim,
             "iterations": state["iteration"],
             "seconds": round(state["seconds"], 1),
             "best_validation_loss": state["best_loss"],
@@ -155,10 +161,10 @@ def _worker_loop(config: dict[str, Any]) -> None:
     torch.manual_seed(worker_seed(inputs.experiment, stage, 0))  # equal initial weights on every rank
     problem: Problem = PROBLEMS[stage](inputs, seed)
     torch.manual_seed(seed)
-    run = _Run(problem, ray.train.torch.get_device())
+    run = _Run(problem, ray.train.torch.get_device(), context.get_world_size())
     if checkpoint := ray.train.get_checkpoint():
         with checkpoint.as_directory() as folder:
-            run.restore(torch.load(Path(folder) / STATE_FILE, weights_only=True), rank)
+            run.restore(torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True), rank)
 
     settings = problem.settings
     saved = time.monotonic()
@@ -194,8 +200,8 @@ def _report(run: "_Run", rank: int) -> None:
 class _Run:
     """Progress of one training: model, optimiser, best weights so far and the rows of metrics."""
 
-    def __init__(self, problem: Problem, device: torch.device) -> None:
-        self.problem, self.settings, self.device = problem, problem.settings, device
+    def __init__(self, problem: Problem, device: torch.device, workers: int) -> None:
+        self.problem, self.settings, self.device, self.workers = problem, problem.settings, device, workers
         self.module = problem.module.to(device)
         self.parallel: nn.Module = ray.train.torch.prepare_model(self.module, move_to_device=False)
         trainable = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
@@ -226,7 +232,7 @@ class _Run:
             self.optimizer.step()
             self.scheduler.step()
             self.iteration += 1
-        trained = {f"train_{name}": float(value) for name, value in losses._asdict().items()}
+        trained = {f"train_{name}": float(value) for name, value in losses._asdict().items() if value is not None}
         if not all(map(math.isfinite, trained.values())):
             raise FloatingPointError(
                 f"the loss is not finite at iteration {self.iteration} ({trained}); "
@@ -236,7 +242,7 @@ class _Run:
         validated = self._validate()
         self.seconds += time.monotonic() - started
         kept = self._keep_if_best(validated[f"val_{self.problem.criterion}"])
-        samples = (self.iteration - first) * self.settings.batch_size
+        samples = (self.iteration - first) * self.settings.batch_size * self.workers
         row: Row = {"iteration": float(self.iteration), "seconds": self.seconds, **trained, **validated}
         row |= {
             "learning_rate": float(self.scheduler.get_last_lr()[0]),

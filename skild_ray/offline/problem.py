@@ -25,9 +25,14 @@ class Inputs:
     weights: Mapping[str, Mapping[str, Tensor]]
     """Weights of finished stages, by stage name."""
 
+    def sources(self, kind: DataKind) -> Sequence[Trajectories]:
+        """The trajectories of this kind, one entry a source."""
+        sources: Sequence[Trajectories] = getattr(self, kind)
+        return sources
+
     def split(self, kind: DataKind) -> tuple[list[Trajectories], list[Trajectories], list[float]]:
         """Training and held-out episodes of every source of 'task_agnostic' or 'demonstrations', and their weights."""
-        sources: Sequence[Trajectories] = getattr(self, kind)
+        sources = self.sources(kind)
         fraction, seed = self.experiment.data.validation_fraction, self.experiment.seed
         pairs = [source.split(fraction, seed) for source in sources]
         weights = [source.weight for source in getattr(self.experiment.data, kind)]

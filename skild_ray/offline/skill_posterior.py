@@ -13,10 +13,13 @@ from skild_ray.offline.problem import Batch, Inputs, chunks
 
 
 class PosteriorLosses(NamedTuple):
-    """Negative log-likelihood of skills, and how far the mean skill's actions are from the recorded ones."""
+    """Negative log-likelihood of skills, and how far the mean skill's actions are from the recorded ones.
+
+    The latter is held-out windows' only.
+    """
 
     total: Tensor
-    action_mse: Tensor
+    action_mse: Tensor | None
 
 
 class SkillPosteriorProblem:
@@ -40,7 +43,8 @@ class SkillPosteriorProblem:
         skill_model.load_state_dict(inputs.weights["skill_prior"])
         skill_model.eval().requires_grad_(False)
         head = type(skill_model.prior)(train[0].observation_dim, experiment.skill)
-        head.load_state_dict(skill_model.prior.state_dict() if self.settings.init_from_prior else head.state_dict())
+        if self.settings.init_from_prior:
+            head.load_state_dict(skill_model.prior.state_dict())
         head.standardize.load_state_dict(skill_model.standardize.state_dict())
         self.module = head
 
@@ -66,7 +70,7 @@ class SkillPosteriorProblem:
     def losses(self, module: nn.Module, batch: Batch) -> PosteriorLosses:
         states, latents, *windows = batch
         skills = module(states, standardised=True)
-        error = torch.zeros((), device=states.device)
+        error = None
         if windows:
             recorded_states, actions = windows
             decoded = self._skill_model.to(states.device).decode(recorded_states, skills.mean)

@@ -108,7 +108,6 @@ def test_checkpoints_of_other_settings_are_not_resumed(make_run: Callable[..., E
     stray = experiment.run_dir / ".work" / "demo_rl-other" / "checkpoint_000000000500"
     stray.mkdir(parents=True)
     assert float(_rows(train_downstream(experiment, "f"))[0]["env_steps"]) < 200
-    assert not stray.exists(), "of no use to anybody once the stage is finished"
 
 
 def test_a_larger_budget_goes_on_and_a_smaller_one_does_not(

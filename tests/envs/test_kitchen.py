@@ -132,7 +132,7 @@ def test_an_unstable_simulation_ends_the_episode(tmp_path: Path, monkeypatch: py
     env.data.qvel[25] = 1e15
     observation, reward, terminated, truncated, info = env.step(REST)
     np.testing.assert_array_equal(observation, before)
-    assert (reward, terminated, truncated) == (0.0, True, False)
+    assert (reward, terminated, truncated) == (0.0, False, True)
     assert info == {"subtasks_solved": 0, "unstable": True}
     with pytest.raises(gym.error.ResetNeeded):
         env.step(REST)

@@ -93,3 +93,11 @@ def test_standardizer() -> None:
     torch.testing.assert_close(standardised.std(0), torch.tensor([1.0, 1.0, 0.0]), atol=1e-5, rtol=0)
     assert not list(standardizer.parameters())
     assert set(standardizer.state_dict()) == {"mean", "std"}, "the statistics travel with the weights"
+
+
+def test_columns_that_hardly_moved_are_not_blown_up() -> None:
+    standardizer = Standardizer(2)
+    standardizer.fit(torch.randn(500, 2) * torch.tensor([1.0, 1e-4]))
+    assert abs(float(standardizer(torch.tensor([0.0, 0.5]))[1])) < 20
+    standardizer.fit(torch.ones(5, 2))
+    assert torch.equal(standardizer(torch.ones(1, 2)), torch.zeros(1, 2))

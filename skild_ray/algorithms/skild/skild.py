@@ -1,5 +1,6 @@
 """SkiLD's stage 4 as an RLlib algorithm: configuration and the loop of sampling and learning."""
 
+import functools
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -147,7 +148,7 @@ class SkiLDConfig(AlgorithmConfig):
             "id": self.low_level_env,
             "kwargs": self.low_level_kwargs,
             "run_dir": self.run_dir,
-            "reference_quirks": self.reference_quirks,
+            "reference_quirks": self.settings.reference_quirks,
         }
         if self.batch_size % max(1, self.num_learners):
             raise ValueError(f"batch_size {self.batch_size} does not divide into {self.num_learners} learners")
@@ -180,12 +181,11 @@ class SkiLD(RLlibAlgorithm):
         return SkiLDConfig()
 
     def setup(self, config: SkiLDConfig) -> None:
-        pretrained = Pretrained.open(config.run_dir or "")
+        self._pretrained = pretrained = Pretrained.open(config.run_dir or "")
         skill = pretrained.experiment.skill
         self.settings = settings = config.settings
         super().setup(config)
-        if config.num_learners == 0:
-            torch.set_num_threads(config.learner_threads)
+        torch.set_num_threads(config.learner_threads if config.num_learners == 0 else 1)
         self._references = References(pretrained)
         widths = dict.fromkeys(References.NAMES, skill.latent_dim)
         if settings.kl_in_target:
@@ -227,13 +227,13 @@ class SkiLD(RLlibAlgorithm):
     def training_step(self) -> None:
         """Take in what the env runners have, set them to work again, then learn until nothing is owed."""
         ahead = not self.settings.synchronous and self.env_runner_group.num_remote_env_runners() > 0
-        before = self._counts["skill_steps"]
+        before = self.replay.added
         for episode in self._fetch() if ahead else self._sample_now():
             self._store(episode)
         if ahead:
             self._request()
-        if self._counts["skill_steps"] >= self.settings.warmup_skill_steps:
-            self._owed += (self._counts["skill_steps"] - before) * self.settings.samples_per_skill_step
+        if self.replay.added >= self.settings.warmup_skill_steps:
+            self._owed += (self.replay.added - before) * self.settings.samples_per_skill_step
         self._learn()
         for name, value in self._counts.items():
             self.metrics.log_value(name, value, window=1)
@@ -351,12 +351,15 @@ class SkiLD(RLlibAlgorithm):
 
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
         """Probe lost runners now and then only: each probe waits for runners that have no node to start on."""
+        if env_runner_group is not self.env_runner_group:
+            return super().restore_env_runners(env_runner_group)
         now = time.monotonic()
         if now - self._probed < PROBE_INTERVAL_S and env_runner_group.num_healthy_remote_env_runners() > 0:
             return []
         self._probed = now
         restored: list[int] = super().restore_env_runners(env_runner_group)
         self._requested -= set(restored)
+        self._start_anew(restored)
         return restored
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
@@ -366,6 +369,9 @@ class SkiLD(RLlibAlgorithm):
             "owed": self._owed,
             "counts": dict(self._counts),
             "rng": self._rng.bit_generator.state,
+            "torch_rng": torch.get_rng_state(),
+            "pretrained": self._pretrained.hashes,
+            "environment": {"id": self.config.low_level_env, "kwargs": self.config.low_level_kwargs},
         }
         return state
 
@@ -373,11 +379,31 @@ class SkiLD(RLlibAlgorithm):
         self._accept_older_weights(learners="learner_group" in state)
         super().set_state(state)
         if own := state.get("skild"):
+            self._pretrained.require(own["pretrained"])
             self.replay.set_state(own["replay"])
             self.replay.forget_open_episodes()
             self._owed = own["owed"]
             self._counts = dict(own["counts"])
             self._rng.bit_generator.state = own["rng"]
+            torch.set_rng_state(own["torch_rng"])
+            self._open_episodes, self._recent = {}, {}
+            if self._shift:
+                self._shift = ShiftedTransitions()
+            self._start_anew()
+
+    def _start_anew(self, runners: list[int] | None = None) -> None:
+        """Let env runners (default: all) drop what they are at and begin episodes that nobody has seen.
+
+        RLlib seeds a runner by its index alone, so that one which is restarted would play its first episodes again.
+        """
+        group = self.env_runner_group
+        if runners == []:
+            return
+        seed = functools.partial(_reseed, entropy=(self.config.seed or 0, self._counts["env_steps"]))
+        group.foreach_env_runner(seed, remote_worker_ids=runners, local_env_runner=runners is None)
+        if runners is None:
+            group.fetch_ready_async_reqs(tags=SAMPLE_TAG)  # of the time before
+            self._requested.clear()
 
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
         self._accept_older_weights()
@@ -396,6 +422,13 @@ def _sample(runner: Any, state: dict[str, Any]) -> tuple[list[SingleAgentEpisode
     """Runs on an env runner: take the weights, collect a fragment."""
     runner.set_state(state)
     return runner.sample(), runner.get_metrics()
+
+
+def _reseed(runner: Any, entropy: tuple[int, int]) -> None:
+    """Runs on an env runner: new seeds for its environments and its policy, and no episode in progress."""
+    seed = int(np.random.SeedSequence([*entropy, runner.worker_index]).generate_state(1)[0]) >> 2
+    torch.manual_seed(seed)
+    runner._seed, runner._needs_initial_reset = seed, True
 
 
 def _forget_weights_version(holder: Any) -> None:
