@@ -17,7 +17,7 @@ class BareLearner:
 
     def __init__(self, module: SkiLDTorchRLModule) -> None:
         settings = module.settings
-        if settings.learn_alphas or settings.discriminator_updates > 0 or settings.reference_quirks:
+        if settings.learn_alphas or settings.discriminator_rate > 0 or settings.reference_quirks:
             raise ValueError("the bare loop knows fixed alphas, a frozen discriminator and no quirks")
         self.module, self.settings = module, settings
         self._critic: list[Tensor] = list(module.critics.parameters())

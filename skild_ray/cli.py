@@ -45,7 +45,8 @@ def data_import(
     from skild_ray.envs import make_env
 
     environment = load_experiment(experiment).environment
-    import_dataset(source, name, make_env(environment.id, environment.kwargs))
+    count = import_dataset(source, name, make_env(environment.id, environment.kwargs))
+    print(f"{count} episodes stored as {name}; a last action whose outcome the source lacks was dropped")
 
 
 @data_app.command("info")

@@ -194,8 +194,11 @@ class Algorithm(Section):
     )
     discriminator_reward_min: float = Field(-5.0, description="clip of r_D from below")
     discriminator_reward_max: float = Field(5.0, description="clip of r_D from above")
-    discriminator_updates: float = Field(
-        0.0, ge=0, le=1, description="discriminator updates a learner update; 0: frozen"
+    discriminator_updates: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="discriminator updates a learner update; default: 0.2 in imitation, else 0, frozen",
     )
     discriminator_weight_decay: float = Field(1e-2, ge=0, description="of the online discriminator")
     discriminator_label_smoothing: float = Field(0.05, ge=0, lt=0.5)
@@ -205,6 +208,14 @@ class Algorithm(Section):
     reference_quirks: list[Quirk] = Field(
         [], description="defects of the released code to restore, by name; true: all of them"
     )
+
+    @property
+    def discriminator_rate(self) -> float:
+        """`discriminator_updates` with its default, 0 with the quirk that freezes D."""
+        if "frozen_discriminator" in self.reference_quirks:
+            return 0.0
+        default = 0.2 if self.env_reward_weight == 0 else 0.0
+        return default if self.discriminator_updates is None else self.discriminator_updates
 
     @field_validator("reference_quirks", mode="before")
     @classmethod
@@ -368,15 +379,26 @@ def _explain(error: ValidationError) -> str:
     location = [part for part in problem["loc"]]
     key = ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(str(location[-1]), _keys_beside(location), n=1, cutoff=0.0)
-        return f"unknown key '{key}'" + (
-            f"; the nearest is '{'.'.join(map(str, [*location[:-1], *nearest]))}'" if nearest else ""
-        )
+        nearest = _nearest_key(location)
+        return f"unknown key '{key}'" + (f"; the nearest is '{nearest}'" if nearest else "")
     if problem["type"] == "missing":
         return f"'{key}' is missing"
     message = problem["msg"].removeprefix("Value error, ")
     got = "" if isinstance(problem["input"], dict | list) else f", got {problem['input']!r}"
     return f"'{key}': {message}{got}" if key else message
+
+
+def _nearest_key(location: Sequence[int | str]) -> str | None:
+    """The most similar key beside the unknown one, or else the key of that name in any other section."""
+    name = str(location[-1])
+    beside = difflib.get_close_matches(name, _keys_beside(location), n=1)
+    if beside:
+        return ".".join(map(str, [*location[:-1], *beside]))
+    for section, field in Experiment.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel) and name in annotation.model_fields:
+            return f"{section}.{name}"
+    return None
 
 
 def _keys_beside(location: Sequence[int | str]) -> list[str]:

@@ -118,10 +118,16 @@ class SkillReplay:
         }
 
     def recent(self, limit: int | None = None) -> dict[str, NDArray]:
-        """Observations, rewards and termination flags, oldest first; at most the last `limit`."""
+        """Observations, actions, rewards and termination flags, oldest first; at most the last `limit`.
+
+        `following` is the row of an episode's next transition, -1 where there is none.
+        """
         size = len(self) if limit is None else min(limit, len(self))
         places = np.arange(self._added - size, self._added) % self.capacity
-        return {name: self._data[name][places] for name in ("obs", "actions", "rewards", "terminated")}
+        rows = {name: self._data[name][places] for name in ("obs", "actions", "rewards", "terminated")}
+        following = self._data["following"][places]
+        rows["following"] = np.where(following < 0, -1, (following - (self._added - size)) % self.capacity)
+        return rows
 
     def forget_open_episodes(self) -> None:
         """Expect no continuation of the episodes that have not ended: their runners are gone."""

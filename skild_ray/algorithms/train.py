@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from torch import Tensor
 
 from skild_ray.algorithms.pretrained import Pretrained
 from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
+from skild_ray.algorithms.skild.skild import make_skill_env
 from skild_ray.artifacts import Artifact, publish, work_folder, writable
 from skild_ray.config import Experiment
 from skild_ray.errors import ConfigError, SkildError
@@ -49,7 +51,10 @@ def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
     work = work_folder(experiment, stage, fingerprint)
     with writable(work):
         work.mkdir(parents=True, exist_ok=True)
-    algo = SkiLDConfig.from_experiment(experiment).build_algo()
+    config = SkiLDConfig.from_experiment(experiment)
+    _try_environment(config)
+    _say_what_is_missing(experiment)
+    algo = config.build_algo()
     try:
         rows = _train(algo, experiment, stage, work)
         _save(algo, work, rows, keep=1)
@@ -74,6 +79,36 @@ def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
     finally:
         algo.stop()
     return artifact
+
+
+def _try_environment(config: SkiLDConfig) -> None:
+    """One reset and one skill: an environment that never works would be rebuilt by the env runners for ever."""
+    config.validate()
+    env = make_skill_env(config.env_config)
+    try:
+        env.reset(seed=0)
+        env.step(np.zeros((env.num_envs, env.latent_dim), np.float32))
+    except Exception as error:  # whatever a user's environment raises
+        reason = " ".join(str(error).split())
+        raise SkildError(f"environment {config.low_level_env!r} fails: {type(error).__name__}: {reason}") from error
+    finally:
+        env.close()
+
+
+def _say_what_is_missing(experiment: Experiment) -> None:
+    """Print which cores or GPUs the cluster lacks: actors wait for them, until nodes come or for ever."""
+    resources, rollout, available = experiment.resources, experiment.rollout, ray.cluster_resources()
+    needed = {
+        "CPU": rollout.num_env_runners + resources.num_learners,
+        "GPU": max(1, resources.num_learners) if resources.use_gpu else 0,
+    }
+    for kind, count in needed.items():
+        if count > available.get(kind, 0):
+            print(
+                f"waiting for {kind}s: rollout.num_env_runners and resources ask for {count}, the cluster has "
+                f"{available.get(kind, 0):.0f}",
+                flush=True,
+            )
 
 
 def module_weights(algo: SkiLD) -> dict[str, Tensor]:

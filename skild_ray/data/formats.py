@@ -16,6 +16,7 @@ from skild_ray.data.trajectories import Trajectories
 from skild_ray.errors import DataError
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
+ACTION_TOLERANCE = 1e-3  # what rounding may add
 
 
 def load_dataset(name: str, environment: gym.Env | None = None, max_episodes: int | None = None) -> Trajectories:
@@ -106,6 +107,13 @@ def _check_actions(actions: NDArray[np.float32], environment: gym.Env) -> None:
     if shape != actions.shape[1:]:
         wanted = " x ".join(map(str, shape or ())) or "no"
         raise DataError(f"actions have {actions.shape[1]} dimensions, the environment's have {wanted}")
+    beyond = np.abs(actions) > 1 + ACTION_TOLERANCE
+    if beyond.any():
+        row, column = np.argwhere(beyond)[0]
+        raise DataError(
+            f"actions must be in [-1, 1]: row {row}, column {column} is {actions[row, column]:g}; scale them, and the "
+            "environment's with gymnasium.wrappers.RescaleAction"
+        )
 
 
 def _convert(observations: NDArray[np.float32], environment: gym.Env) -> NDArray[np.float32]:

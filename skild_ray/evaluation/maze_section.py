@@ -38,20 +38,22 @@ def maze_section(run_dir: Path, stages: Sequence[Artifact], experiment: Experime
         return [note(f"No maps: {error}.")]
     if plan is None:
         return []
-    paths = _demonstrations(found["demo_discriminator"])
+    demonstrations = _demonstrations(found["demo_discriminator"])
     content: list[Markup] = []
     agents = [found[stage] for stage in STAGES if stage in found]
     for artifact in agents:
         if len(agents) > 1:
             content.append(element("h3", artifact.stage.replace("_", " ")))
-        content += _agent_maps(run_dir, artifact, plan, paths)
+        content += _agent_maps(run_dir, artifact, plan, demonstrations)
     if not content:
         discriminator = load_discriminator(found["demo_discriminator"])
-        content = [*_support_heading(), panels([_support_at_rest("offline", plan, discriminator, paths)], wide=True)]
+        map_of_support = _support_everywhere("offline", plan, discriminator, demonstrations)
+        content = [*_support_heading(), panels([map_of_support], wide=True)]
     return content
 
 
-def _agent_maps(run_dir: Path, artifact: Artifact, plan: MazeMap, paths: Sequence[Points]) -> list[Markup]:
+def _agent_maps(run_dir: Path, artifact: Artifact, plan: MazeMap, demonstrations: Sequence[States]) -> list[Markup]:
+    paths = _drawn(demonstrations)
     replay_file = artifact.path / REPLAY_FILE
     if not replay_file.exists():
         return [note(f"No maps of the agent: {replay_file} is missing.")]
@@ -60,21 +62,21 @@ def _agent_maps(run_dir: Path, artifact: Artifact, plan: MazeMap, paths: Sequenc
     except ArtifactError as error:
         return [note(f"No maps of the agent: {error}.")]
     with np.load(replay_file) as replay:
-        states, terminated = replay["obs"], replay["terminated"]
+        states, terminated, following = replay["obs"], replay["terminated"], replay["following"]
     some = states[np.linspace(0, len(states) - 1, min(len(states), MAX_STATES)).astype(int)]
     name, discriminator = artifact.stage, agent.module.discriminator
     return [
         element("h3", "Where the agent was"),
         note(
             f"States in which skills began, counted in squares of {1 / BINS_PER_CELL:g} m, over the part of training "
-            "that the replay holds."
+            "that the replay holds; lines are whole episodes of each quarter, drawn from skill to skill."
         ),
-        *_visits(name, plan, states, terminated),
+        *_visits(name, plan, states, terminated, following),
         *_support_heading(),
         panels(
             [
                 _support_at_visited(name, plan, discriminator, some, paths),
-                _support_at_rest(name, plan, discriminator, paths),
+                _support_everywhere(name, plan, discriminator, demonstrations),
             ],
             wide=True,
         ),
@@ -87,7 +89,9 @@ def _agent_maps(run_dir: Path, artifact: Artifact, plan: MazeMap, paths: Sequenc
     ]
 
 
-def _visits(name: str, plan: MazeMap, states: States, terminated: NDArray[np.float32]) -> list[Markup]:
+def _visits(
+    name: str, plan: MazeMap, states: States, terminated: NDArray[np.float32], following: NDArray[np.int64]
+) -> list[Markup]:
     """Visits in each quarter of the replay, which is in the order of time, on one logarithmic scale."""
     parts = np.array_split(np.arange(len(states)), len(QUARTERS))
     counts = [plan.counts(states[part, :2]) for part in parts]
@@ -96,11 +100,29 @@ def _visits(name: str, plan: MazeMap, states: States, terminated: NDArray[np.flo
     for index, (quarter, part, count) in enumerate(zip(QUARTERS, parts, counts, strict=True)):
         visited = np.where(count > 0, np.log(np.maximum(count, 1)), np.nan)
         svg = plan.draw(
-            f"{name}-visits-{index}", f"Visited squares, {quarter.lower()}", visited, 0, np.log(most), width=SMALL
+            f"{name}-visits-{index}",
+            f"Visited squares and paths, {quarter.lower()}",
+            visited,
+            0,
+            np.log(most),
+            paths=_trajectories(states, following, part),
+            width=SMALL,
         )
         said = f"{len(part):,} skill steps, {int(terminated[part].sum()):,} at the target"
         figures.append(figure(quarter, svg, caption(said)))
-    return [ramp("1", f"{most:.0f} visits", RAMP), panels(figures)]
+    return [ramp("1", f"{most:.0f} visits, logarithmic", RAMP), panels(figures)]
+
+
+def _trajectories(states: States, following: NDArray[np.int64], part: NDArray[np.int64]) -> list[Points]:
+    """Positions along a few of the episodes that begin in a part of the replay."""
+    first = np.setdiff1d(part, following)
+    paths = []
+    for row in first[np.linspace(0, len(first) - 1, min(len(first), MAX_PATHS)).astype(int)]:
+        rows = [row]
+        while following[rows[-1]] >= 0:
+            rows.append(following[rows[-1]])
+        paths.append(states[rows, :2])
+    return paths
 
 
 def _divergences(
@@ -131,13 +153,20 @@ def _support_at_visited(
     return _support_figure(f"{name}-visited", "D(s) at visited states", plan, field, paths)
 
 
-def _support_at_rest(name: str, plan: MazeMap, discriminator: Discriminator, paths: Sequence[Points]) -> Markup:
-    """D(s) all over the map, with every column of s but the position at 0."""
+def _support_everywhere(
+    name: str, plan: MazeMap, discriminator: Discriminator, demonstrations: Sequence[States]
+) -> Markup:
+    """The largest D(s) over eight directions of motion at the demonstrations' median speed, all over the map."""
     squares = plan.squares()
-    states = np.zeros((len(squares), discriminator.standardize.mean.numel()), np.float32)
-    states[:, :2] = squares
-    field = plan.means(squares, _support(discriminator, states))
-    return _support_figure(f"{name}-rest", "D(s) all over the map, at rest", plan, field, paths)
+    speed = np.median(np.linalg.norm(np.concatenate(demonstrations)[:, 2:], axis=1))
+    angles = np.arange(8) * np.pi / 4
+    velocities = speed * np.stack((np.cos(angles), np.sin(angles)), axis=1)
+    states = np.concatenate(
+        (np.repeat(squares, len(angles), axis=0), np.tile(velocities, (len(squares), 1))), axis=1, dtype=np.float32
+    )
+    field = plan.means(squares, _support(discriminator, states).reshape(len(squares), -1).max(1))
+    title = "D(s) all over the map, in the best direction"
+    return _support_figure(f"{name}-everywhere", title, plan, field, _drawn(demonstrations))
 
 
 def _support_figure(
@@ -159,8 +188,12 @@ def _support(discriminator: Discriminator, states: States) -> NDArray[np.float32
     return discriminator(torch.from_numpy(states)).sigmoid().numpy()
 
 
-def _demonstrations(artifact: Artifact) -> list[Points]:
-    """Positions along the demonstrations, a few of them and every few steps: they are drawn, not counted."""
+def _demonstrations(artifact: Artifact) -> list[States]:
+    """States of each demonstration."""
     stored = safetensors.numpy.load_file(artifact.path / DEMONSTRATIONS_FILE)
-    episodes = np.split(stored["observations"], stored["ends"][:-1])
+    return np.split(stored["observations"], stored["ends"][:-1])
+
+
+def _drawn(episodes: Sequence[States]) -> list[Points]:
+    """Positions along episodes, a few of them and every few steps: they are drawn, not counted."""
     return [episode[::PATH_STRIDE, :2] for episode in episodes[:MAX_PATHS]]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -107,6 +108,7 @@ def evaluation_env(run_dir: Any, experiment: Experiment, episodes: int) -> Skill
 
 def evaluate(agent: Agent, episodes: int, seed: int, deterministic: bool, name: str = "evaluation") -> dict[str, Any]:
     """Summary of `episodes` episodes of the agent; the episodes' seeds follow from `seed` alone."""
+    torch.set_num_threads(1)  # the batches are far too small for more
     env = evaluation_env(agent.run_dir, agent.experiment, episodes)
     seeds = np.random.SeedSequence(seed).generate_state(episodes).tolist()
     try:

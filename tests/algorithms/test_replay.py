@@ -143,6 +143,7 @@ def test_oldest_transitions_are_overwritten() -> None:
     assert (len(replay), replay.added) == (5, 7)
     assert _states(replay) == {2, 3, 10, 11, 12}
     assert replay.recent()["obs"][:, 0].tolist() == [2, 3, 10, 11, 12]
+    assert replay.recent()["following"].tolist() == [1, -1, 3, 4, -1]
     assert replay.recent(2)["obs"][:, 0].tolist() == [11, 12]
     assert _draw_from(replay, 2)["n_step_states"][:, 0].tolist() == [2, 3, 3], "walks end where they ended before"
     assert _draw_from(replay, 10)["n_step_states"][:, 0].tolist() == [10, 11, 12], "across the seam of the ring"

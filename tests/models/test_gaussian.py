@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 

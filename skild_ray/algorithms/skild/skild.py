@@ -237,8 +237,11 @@ class SkiLD(RLlibAlgorithm):
         self._learn()
         for name, value in self._counts.items():
             self.metrics.log_value(name, value, window=1)
-        for name, values in self._recent.items():  # RLlib's own windows are emptied by every report
-            self.metrics.log_value(name, float(np.mean(values)), window=1)
+        # Not before every environment can have finished one: the first to finish are the fast, successful ones.
+        envs = max(1, self.config.num_env_runners) * self.config.num_envs_per_env_runner
+        if self._counts["episodes"] >= min(EPISODE_WINDOW, envs):
+            for name, values in self._recent.items():  # RLlib's own windows are emptied by every report
+                self.metrics.log_value(name, float(np.mean(values)), window=1)
         self.metrics.log_value("replay_size", len(self.replay), window=1)
 
     # --- sampling ---
@@ -332,7 +335,7 @@ class SkiLD(RLlibAlgorithm):
             updates = min(int(self._owed // size), UPDATES_PER_CALL)
             self._owed -= updates * size
             drawn = self.replay.sample(updates * size)
-            if self.settings.discriminator_updates > 0:
+            if self.settings.discriminator_rate > 0:
                 drawn["demonstration_states"] = self._draw_demonstrations(updates * size)
             batch = SampleBatch({name: torch.from_numpy(column) for name, column in drawn.items()})
             results = self.learner_group.update(

@@ -139,7 +139,7 @@ class SkiLDTorchLearner(TorchLearner):
         if name in ("policy", "alpha"):
             return update >= settings.critic_warmup_updates
         if name == "discriminator":  # a fraction f < 1 means every 1/f-th update
-            rate = settings.discriminator_updates
+            rate = settings.discriminator_rate
             return int((update + 1) * rate) > int(update * rate)
         return True
 

@@ -59,7 +59,7 @@ class SkiLDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     @property
     def online_discriminator(self) -> bool:
         """Whether D is trained along with the policy."""
-        return self.settings.discriminator_updates > 0 and "frozen_discriminator" not in self.settings.reference_quirks
+        return self.settings.discriminator_rate > 0
 
     def train(self, mode: bool = True) -> "SkiLDTorchRLModule":
         """Always evaluation mode: nothing here has noise, and stored batch-norm statistics must not move."""
