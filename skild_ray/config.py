@@ -53,7 +53,6 @@ class Generate(Section):
     env_kwargs: dict[str, Any] = Field(default={}, description="merged over environment.kwargs while generating")
     expert_kwargs: dict[str, Any] = Field(default={}, description="keyword arguments of the expert")
     action_noise: float = Field(0.0, ge=0, description="std of the noise added to executed, not to recorded, actions")
-    action_noise_steps: int = Field(1, gt=0, description="environment steps for which each draw of it is held")
 
 
 class Source(Section):

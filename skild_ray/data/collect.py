@@ -7,7 +7,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
 from skild_ray.config import Environment, Generate, Section
 from skild_ray.data.episode import Episode
@@ -28,7 +27,6 @@ class Request(Section):
     expert_kwargs: dict[str, Any]
     episodes: int
     action_noise: float
-    action_noise_steps: int
     seed: int
 
     @classmethod
@@ -40,7 +38,6 @@ class Request(Section):
             expert_kwargs=source.expert_kwargs,
             episodes=source.episodes,
             action_noise=source.action_noise,
-            action_noise_steps=source.action_noise_steps,
             seed=seed,
         )
 
@@ -88,7 +85,7 @@ def _attempt(env: gym.Env, expert_type: type[Expert], request: Request, index: i
         observation, _ = env.reset(seed=seed)
         expert = expert_type(env, np.random.default_rng(for_expert), **request.expert_kwargs)
         expert.reset(observation)
-        episode = _play(env, expert, observation, request, np.random.default_rng(for_noise), seed)
+        episode = _play(env, expert, observation, request.action_noise, np.random.default_rng(for_noise), seed)
     except SkildError:
         raise
     except Exception as error:  # whatever a user's environment or expert raises
@@ -98,7 +95,7 @@ def _attempt(env: gym.Env, expert_type: type[Expert], request: Request, index: i
 
 
 def _play(
-    env: gym.Env, expert: Expert, observation: Any, request: Request, rng: np.random.Generator, seed: int
+    env: gym.Env, expert: Expert, observation: Any, action_noise: float, rng: np.random.Generator, seed: int
 ) -> Episode | None:
     """The episode that was just reset, or None if it ends before all sub-tasks are solved."""
     assert isinstance(env.action_space, spaces.Box) and env.observation_space.shape is not None
@@ -108,14 +105,15 @@ def _play(
     observations = np.empty((capacity + 1, *env.observation_space.shape), np.float32)
     actions = np.empty((capacity, *low.shape), np.float32)
     rewards = np.empty(capacity, np.float32)
-    noise = _noise(request, rng, actions.shape)
+    scale = np.float32(action_noise)
+    noise = np.multiply(scale, rng.standard_normal(actions.shape, np.float32))
     act, step, steps = expert.act, env.step, 0
     observations[0] = observation
     while True:
         # Runs millions of times: a handful of array writes around expert and physics, nothing else.
         action = act(observation)
         actions[steps] = action
-        if request.action_noise:
+        if action_noise:
             action = np.minimum(np.maximum(actions[steps] + noise[steps], low), high)
         observation, reward, terminated, truncated, info = step(action)
         rewards[steps] = reward
@@ -129,7 +127,7 @@ def _play(
             observations = np.concatenate((observations, np.empty_like(observations[1:])))
             actions = np.concatenate((actions, np.empty_like(actions)))
             rewards = np.concatenate((rewards, np.empty_like(rewards)))
-            noise = np.concatenate((noise, _noise(request, rng, noise.shape)))
+            noise = np.concatenate((noise, np.multiply(scale, rng.standard_normal(noise.shape, np.float32))))
             capacity *= 2
     if subtasks and info.get("subtasks_solved", 0) < len(subtasks):
         return None
@@ -137,10 +135,3 @@ def _play(
     if not (np.isfinite(observations).all() and np.isfinite(actions).all()):
         raise ValueError("an observation or action is not finite")
     return Episode(observations, actions, rewards[:steps].copy(), bool(terminated), seed, subtasks)
-
-
-def _noise(request: Request, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """N(0, action_noise^2), each draw repeated `action_noise_steps` times; [T, action_dim]."""
-    held = request.action_noise_steps
-    draws = rng.standard_normal((-(-shape[0] // held), *shape[1:]), np.float32)
-    return np.float32(request.action_noise) * draws.repeat(held, axis=0)[: shape[0]]

@@ -300,6 +300,23 @@ def test_environment_that_raises(build: Build) -> None:
     assert (drawn["next_obs"][:, 0] > drawn["obs"][:, 0]).all(), "no transition leads from one episode into another"
 
 
+def test_what_was_restored_begins_episodes_nobody_has_seen(build: Build, tmp_path: Path) -> None:
+    algo = build(environment=VARIED, synchronous=True, total_env_steps=2_000)
+    _finish(algo, until=800)
+
+    def seeds(first: int, last: int) -> set[float]:
+        """The environments' seeds, which they observe at the beginning of an episode, in rows of the replay."""
+        observations = algo.replay.recent()["obs"][first:last]
+        return set(observations[observations[:, 0] == 0, 1]) - {0.0}
+
+    before = algo.replay.added
+    assert seeds(0, before)
+    algo.restore_from_path(algo.save_to_path(tmp_path / "checkpoint"))
+    _finish(algo)
+    assert seeds(before, algo.replay.added)
+    assert not seeds(before, algo.replay.added) & seeds(0, before)
+
+
 # --- quirks ---
 
 
@@ -309,6 +326,17 @@ def test_shifted_transitions_reach_the_replay(build: Build) -> None:
     starts = algo.replay.recent()["obs"][:, 0]
     assert set(np.unique(starts % 5)) <= {0, 1}
     assert (starts[starts > 0] % 5 == 1).all()
+
+
+def test_shifted_transitions_wait_for_long_episodes(build: Build) -> None:
+    algo = build(
+        environment={"id": "counting_env:CountingEnv", "kwargs": {"max_steps": 400}},
+        reference_quirks=["shifted_transitions"],
+        warmup_skill_steps=20,
+        total_env_steps=4_000,
+    )
+    _finish(algo)
+    assert algo.counts["updates"] > 0
 
 
 def test_decoder_is_squashed_by_the_quirk_only(pretrained_run: Experiment) -> None:

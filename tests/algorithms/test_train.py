@@ -17,6 +17,7 @@ from skild_ray.algorithms.train import train_downstream
 from skild_ray.artifacts import Artifact, open_artifact
 from skild_ray.config import Experiment
 from skild_ray.errors import ArtifactError, SkildError
+from skild_ray.evaluation.policy import load_agent
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -123,6 +124,25 @@ def test_a_larger_budget_goes_on_and_a_smaller_one_does_not(
     again = train_downstream(short, "f")
     assert "resumed" not in capsys.readouterr().out
     assert again.facts["env_steps"] <= 800
+
+
+def test_an_environment_that_never_works_is_one_line(make_run: Callable[..., Experiment]) -> None:
+    experiment = make_run()
+    broken = experiment.environment.model_copy(update={"kwargs": {"fail_at": 1}})
+    with pytest.raises(SkildError, match="environment 'counting_env:RandomLengthEnv' fails: RuntimeError: the counter"):
+        train_downstream(experiment.model_copy(update={"environment": broken}), "f")
+
+
+def test_a_policy_is_not_evaluated_with_other_skills(make_run: Callable[..., Experiment]) -> None:
+    experiment = make_run(total_env_steps=800)
+    artifact = train_downstream(experiment, "f")
+    (checkpoint,) = (experiment.run_dir / ".work" / "demo_rl-f").iterdir()
+    assert load_agent(artifact.path).env_steps == load_agent(checkpoint).env_steps
+    assert load_agent(checkpoint).experiment.environment == experiment.environment
+    publish_pretrained(experiment, seed=1)
+    for path in (artifact.path, checkpoint):
+        with pytest.raises(ArtifactError, match="trained from another"):
+            load_agent(path)
 
 
 def test_diverging_training_is_one_line(make_run: Callable[..., Experiment]) -> None:

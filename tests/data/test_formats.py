@@ -146,6 +146,12 @@ def test_other_minari_storage_formats(minari_root: Path) -> None:
     assert np.array_equal(load_dataset("line/walk-v0").observations, STATES)
 
 
+def test_actions_out_of_range_are_named(minari_root: Path) -> None:
+    write_minari("line/walk-v0", episodes=[(np.zeros((3, 2)), np.array([[0.5], [-1.5]]))])
+    with pytest.raises(DataError, match=r"'line/walk-v0': actions must be in \[-1, 1\]: row 1, column 0 is -1.5"):
+        load_dataset("line/walk-v0", LineEnv())
+
+
 def test_mismatch_of_actions_names_both_numbers(minari_root: Path) -> None:
     write_minari("line/walk-v0", episodes=[(np.zeros((3, 2)), np.zeros((2, 4)))])
     with pytest.raises(DataError, match="'line/walk-v0': actions have 4 dimensions, the environment's have 1"):

@@ -16,6 +16,7 @@ import yaml
 
 from skild_ray.artifacts import open_artifact
 from skild_ray.config import load_experiment
+from skild_ray.errors import ArtifactError
 from skild_ray.pipeline import Run
 
 TRAINING = {"iterations": 60, "validation_interval": 20, "warmup_iterations": 10}
@@ -151,6 +152,12 @@ def test_a_larger_budget_trains_on(folder: Path, capsys: pytest.CaptureFixture[s
     assert "demo_rl: was trained for 8000 env steps, 8600 are wanted" in messages
     assert "resumed at 7" in capsys.readouterr().out
     assert open_artifact(folder / "runs" / "small", "demo_rl").facts["env_steps"] > 8_000
+
+
+def test_a_stage_refuses_inputs_made_with_other_settings(folder: Path) -> None:
+    for override in ("skill.latent_dim=3", "skill_prior.kl_weight=0.25"):
+        with pytest.raises(ArtifactError, match=f"skill_prior: was made with another {override.split('=')[0]}"):
+            Run(load_experiment(folder / "small.yaml", [override])).train("demo_rl")
 
 
 def test_what_changed_or_was_damaged_is_made_anew(folder: Path, ray_session: None) -> None:

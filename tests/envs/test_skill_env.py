@@ -5,6 +5,7 @@ import pytest
 import torch
 from counting_env import CountingEnv
 from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -179,6 +180,11 @@ def test_subtasks_and_success() -> None:
     assert (info["subtasks_solved"][0], info["success"][0]) == (2, True), "solved, though a time limit ended it"
     *_, info = env.step(_skills(0.0))
     assert (info["subtasks_solved"][0], info["success"][0]) == (0, False)
+
+
+def test_subtasks_are_found_below_wrappers() -> None:
+    env, _ = _vector(TimeLimit(TaskEnv(), 100))  # type: ignore[arg-type]
+    assert env.subtasks == ("first", "second")
 
 
 def test_info_is_masked_as_gymnasium_does() -> None:
