@@ -1,0 +1,326 @@
+"""A demonstrator for the kitchen: a script for each sub-task, of a few motions of the arm."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from skild_ray.experts.kitchen_motion import CLOSED, OPEN, Arm, Motion, Target, Vector, orientation
+
+# Places in MuJoCo's qpos; for the hinged ones also the index of the joint.
+BOTTOM_BURNER, TOP_BURNER, LIGHT, SLIDE, HINGE, MICROWAVE = 11, 15, 17, 19, 21, 22
+KETTLE_X, KETTLE_Y, KETTLE_TILT = 23, 24, 29
+
+# Postures in front of the elements, with the gripper that the sub-task begins with.
+POSTURES: dict[str, tuple[list[float], float]] = {
+    "microwave": ([-0.90, -1.50, 2.04, -1.99, 0.30, 1.64, 1.37], OPEN),
+    "kettle": ([0.31, -1.39, 2.41, -2.72, 0.72, 1.00, 1.86], OPEN),
+    "bottom burner": ([-0.84, -1.25, 1.40, -2.54, 0.08, 1.85, 1.14], CLOSED),
+    "top burner": ([-0.81, -1.07, 1.17, -2.40, -0.02, 1.73, 0.95], CLOSED),
+    "light switch": ([-0.82, -1.34, 1.33, -2.61, 0.07, 1.91, 1.17], CLOSED),
+    "slide cabinet": ([-0.75, -1.20, 0.83, -2.51, -0.15, 1.82, 0.93], CLOSED),
+    "hinge cabinet": ([-0.98, -1.24, 1.16, -1.76, -0.06, 1.28, 1.12], OPEN),
+}
+# With the hinge cabinet open: in front of its door, and then between the door and the handle of the slide cabinet.
+AROUND_DOOR = [0.25, -0.50, -0.20, -2.40, -0.70, 2.00, 2.20]
+BEHIND_DOOR = [0.37, -0.22, -0.30, -2.04, -0.96, 1.96, 2.43]
+
+BURNER_FORCE_N = 95.0
+HANDLE_DEPTH_M = 0.023  # how far the tip must be past a handle's bar for a grip that does not slip
+DETOUR_M = 0.06
+DETOUR_FROM_M = 0.2
+MAX_PAUSE = MAX_HOLD = 5
+
+
+class KitchenExpert:
+    """Solves `subtasks` of a `KitchenEnv` one after the other, each as often as it takes, and then holds still.
+
+    It knows more than the observation tells: it reads the simulation, and it has phases. Demonstrations differ in
+    waypoints, angles of the hand, speeds, detours on the way, pauses, and in how long a push goes on; which sub-task
+    is solved in which way otherwise is fixed.
+
+    Args:
+        env: a `KitchenEnv`, may be wrapped.
+        rng: draws all that differs.
+        jitter: scale of the differences in waypoints, angles and ends of pushes; 0 for none.
+        slowest: speeds of motions are uniform between this share of the highest and the highest.
+        detours: share of the longer ways that lead over a random point.
+        pauses: share of the ways at whose end the arm waits for 1 to 5 steps.
+        holds: share of the pushes that go on for 1 to 5 steps after the element is where it should be.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env,
+        rng: np.random.Generator,
+        jitter: float = 1.0,
+        slowest: float = 0.8,
+        detours: float = 0.15,
+        pauses: float = 0.05,
+        holds: float = 0.2,
+    ):
+        self._kitchen: Any = env.unwrapped
+        self._data = self._kitchen.data
+        self._arm = Arm(self._kitchen.model, self._data)
+        self._rng = rng
+        self._jitter, self._slowest = jitter, slowest
+        self._detours, self._pauses, self._holds = detours, pauses, holds
+        self._scripts: dict[str, Callable[[], Motion]] = {
+            "microwave": self._microwave,
+            "kettle": self._kettle,
+            "bottom burner": lambda: self._burner("knob2_site", BOTTOM_BURNER, -0.98, -0.05),
+            "top burner": lambda: self._burner("knob4_site", TOP_BURNER, -1.02, 0.3 if self._door_is_open() else -0.05),
+            "light switch": self._light_switch,
+            "slide cabinet": self._slide_cabinet,
+            "hinge cabinet": self._hinge_cabinet,
+        }
+        self._actions: Motion = iter(())
+
+    def reset(self, observation: NDArray[np.float32]) -> None:
+        """Begin with the first of the episode's sub-tasks."""
+        self._actions = self._solve_all()
+
+    def act(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The script's next action, for the state that the simulation is in."""
+        return next(self._actions)
+
+    def _solve_all(self) -> Motion:
+        at_start = True
+        for subtask in self._kitchen.subtasks:
+            while not self._kitchen.is_solved(subtask):
+                if not (at_start or (subtask == "slide cabinet" and self._door_is_open())):
+                    posture, gripper = POSTURES[subtask]
+                    yield from self._bend(posture, gripper)
+                at_start = False
+                yield from self._scripts[subtask]()
+        while True:
+            yield from self._arm.hold(1, CLOSED)
+
+    # Sub-tasks. Numbers are in m and rad, in the world's frame: x to the right, y to the furniture, z up.
+
+    def _microwave(self) -> Motion:
+        height = self._around(0.03)
+        hand = self._hand(yaw=0.3, pitch=-0.45)
+        yield from self._grip("microhandle_site", hand, height, above=0.05)
+        arc = self._arc("microhandle_site", MICROWAVE, -1, height)
+        goal = -0.75 + self._around(0.08)
+        yield from self._push(arc, hand, CLOSED, lambda: self._data.qpos[MICROWAVE] < goal, 0.035, [0.05, 0.05, 0.15])
+        yield from self._arm.hold(3, OPEN)
+        yield from self._retreat(0.10, OPEN)
+
+    def _kettle(self) -> Motion:
+        """Push it low with open fingers."""
+        qpos = self._data.qpos
+        x, start, z = qpos[KETTLE_X : KETTLE_X + 3].tolist()
+        hand = self._hand(pitch=-0.4, spread=0.07)
+        yield from self._way([x, start - 0.24, z + 0.16], hand, OPEN)
+        yield from self._approach([x, start - 0.17, z + 0.065], hand, OPEN, within=0.035, within_rad=0.6)
+        goal, x = 0.70 + self._around(0.03), x + self._around(0.01)
+
+        def behind() -> Vector:
+            y = qpos[KETTLE_Y]
+            return np.array([x + 0.075 * (y - 0.35) - 0.16 * qpos[KETTLE_TILT], y - 0.042, z + 0.07])
+
+        def lifting() -> Vector:
+            return orientation(pitch=-0.4 + 0.5 * (qpos[KETTLE_Y] - 0.35))
+
+        yield from self._push(behind, lifting, OPEN, lambda: qpos[KETTLE_Y] > goal, 0.04, [0.02, 0.12, 0.15])
+        yield from self._retreat(0.2, OPEN, up=0.12)
+
+    def _burner(self, knob: str, joint: int, goal: float, pitch: float) -> Motion:
+        """Turn the knob with the closed fist on the upper left of its bar."""
+        centre = self._site(knob)
+        hand = self._hand(pitch=pitch)
+        radius, goal = 0.034 + self._around(0.003), goal + self._around(0.1)
+        depth = -0.010
+        yield from self._way(centre + [-0.07, -0.12, radius - 0.02], hand, CLOSED)
+        yield from self._approach(centre + [-0.05, depth, radius], hand, CLOSED)
+
+        def bar() -> Vector:
+            angle = -self._data.qpos[joint]
+            return centre + [radius * np.sin(angle), depth, radius * np.cos(angle)]
+
+        def normal() -> Vector:
+            angle = -self._data.qpos[joint]
+            return np.array([np.cos(angle), 0.0, -np.sin(angle)])
+
+        def turned() -> bool:
+            return self._data.qpos[joint] < goal
+
+        yield from self._arm.press(bar, normal, BURNER_FORCE_N, hand, CLOSED, until=turned)
+        if self._rng.random() < self._holds:
+            steps = int(self._rng.integers(1, MAX_HOLD + 1))
+            yield from self._arm.press(bar, normal, 0.0, hand, CLOSED, until=lambda: False, limit=steps)
+        yield from self._retreat(0.12, CLOSED)
+
+    def _light_switch(self) -> Motion:
+        switch = self._site("light_site")
+        hand = self._hand(pitch=0.05)
+        yield from self._way(switch + [0.06, -0.12, -0.01], hand, CLOSED)
+        yield from self._approach(switch + [0.065, 0.0, 0.0], hand, CLOSED)
+        left = switch + [-0.06, 0.005, 0.0]
+        yield from self._push(left, hand, CLOSED, lambda: self._data.qpos[LIGHT] < -0.67, 0.03, 0.05)
+        yield from self._retreat(0.12, CLOSED)
+
+    def _slide_cabinet(self) -> Motion:
+        """Push the handle to the right with the fist; with the hinge cabinet open, past its door."""
+        is_behind = self._door_is_open()
+        if is_behind:
+            height, yaw = -0.09 + self._around(0.02), 0.42 + self._around(0.04)
+            hand, turn = orientation(yaw, roll=np.pi / 2), 0.0
+            inside = self._site("slide_site") + [-0.055, 0.0, height]
+            outside = inside + 0.17 * np.array([np.sin(yaw), -np.cos(yaw), 0.0])
+            x, _, z = self._arm.position
+            if x < -0.1 or z > 2.35:  # on the door's other side
+                below = np.array([min(x, -0.25), 0.30, 2.28])
+                yield from self._arm.move(below, self._arm.rotation, CLOSED, within=0.04, within_rad=9.0, limit=15)
+            yield from self._bend(AROUND_DOOR, CLOSED, within=0.25)
+            yield from self._bend(BEHIND_DOOR, CLOSED, within=0.12)
+            yield from self._arm.move(outside, hand, CLOSED, within_rad=0.2, stiffness=0.2, limit=20)
+            yield from self._approach(inside, hand, CLOSED, within_rad=0.3, stiffness=0.2, speed=0.03)
+        else:
+            height, yaw, pitch = -0.10 + self._around(0.03), -0.1 + self._around(0.1), 0.2 + self._around(0.1)
+            hand, turn = orientation(yaw, pitch), 1.0
+            handle = self._site("slide_site") + [0.0, 0.0, height]
+            yield from self._way(handle + [-0.10, -0.14, 0.0], hand, CLOSED)
+            yield from self._approach(handle + [-0.06, 0.0, 0.0], hand, CLOSED, within=0.015)
+
+        def beyond() -> Vector:
+            return self._site("slide_site") + [0.05, 0.0, height]
+
+        def turning() -> Vector:
+            return hand if is_behind else orientation(yaw - turn * self._data.qpos[SLIDE], pitch)
+
+        goal = 0.37 + self._around(0.03)
+        stiffness = [0.04, 0.1, 0.04] if is_behind else [0.04] * 3
+        yield from self._push(beyond, turning, CLOSED, lambda: self._data.qpos[SLIDE] > goal, 0.05, stiffness)
+        yield from self._retreat(0.14, CLOSED)
+
+    def _hinge_cabinet(self) -> Motion:
+        """Pull the door by its handle until the hand fits behind it, and push its inner face."""
+        qpos = self._data.qpos
+        height, yaw, pitch = -0.08 + self._around(0.03), self._around(0.12), 0.2 + self._around(0.1)
+        hand = orientation(yaw, pitch)
+        yield from self._grip("hinge_site2", hand, height)
+        arc = self._arc("hinge_site2", HINGE, 1, height)
+        ajar = 0.7 + self._around(0.05)
+        yield from self._push(arc, hand, CLOSED, lambda: qpos[HINGE] > ajar, 0.04, [0.05, 0.05, 0.1], holds=0.0)
+        yield from self._arm.hold(3, OPEN)
+        yield from self._retreat(0.11, OPEN)
+
+        hinge = self._data.xanchor[HINGE].copy()
+        z = self._site("hinge_site2")[2] + height - hinge[2]
+
+        def behind(radius: float, gap: float) -> Vector:
+            """The point so far from the hinge and from the door's inner face."""
+            cos, sin = np.cos(qpos[HINGE]), np.sin(qpos[HINGE])
+            return hinge + [-radius * cos - gap * sin, -radius * sin + gap * cos, z]
+
+        hand = self._hand(yaw=-0.3, pitch=pitch, spread=0.1)
+        yield from self._arm.move(behind(0.47, 0.03), hand, CLOSED, within=0.03, within_rad=9.0, stiffness=0.06, limit=25)
+        yield from self._arm.move(behind(0.34, 0.05), hand, CLOSED, within=0.03, within_rad=9.0, stiffness=0.06, limit=20)
+        goal = 1.38 + self._around(0.06)
+        yield from self._push(lambda: behind(0.32, -0.08), hand, CLOSED, lambda: qpos[HINGE] > goal, 0.05, 0.04)
+        away = self._arm.position + [-0.10, -0.10, -0.06]
+        yield from self._arm.move(away, hand, CLOSED, within=0.03, within_rad=9.0, stiffness=0.06, limit=12)
+
+    # Parts that sub-tasks share.
+
+    def _grip(self, site: str, hand: Vector, height: float, above: float = 0.0) -> Motion:
+        """Come to a handle along the hand's own direction, go past its bar and close the gripper."""
+        handle = self._site(site) + [0.0, 0.0, height]
+        ahead = hand[:, 2] * [1.0, 1.0, 0.0]
+        ahead /= np.linalg.norm(ahead)
+        yield from self._way(handle - 0.12 * ahead + [0.0, 0.0, above], hand, OPEN, within_rad=0.35)
+        yield from self._approach(handle + HANDLE_DEPTH_M * ahead, hand, OPEN, within_rad=0.3, stiffness=0.15)
+        yield from self._arm.hold(4, CLOSED)
+
+    def _arc(self, site: str, joint: int, sign: int, height: float, ahead: float = 0.2) -> Callable[[], Vector]:
+        """A point on a handle's circle that keeps `ahead` rad in front of it."""
+        centre = self._data.xanchor[joint].copy()
+        cos, sin = np.cos(ahead), sign * np.sin(ahead)
+
+        def point() -> Vector:
+            x, y, z = self._site(site) - centre
+            return centre + [cos * x - sin * y, sin * x + cos * y, z + height]
+
+        return point
+
+    def _way(self, position: Vector | list[float], hand: Vector, gripper: float, within_rad: float = 0.25) -> Motion:
+        """Go to near a position through free space."""
+        end = position + self._rng.normal(0.0, 0.01 * self._jitter, 3)
+        way = end - self._arm.position
+        if self._rng.random() < self._detours and np.linalg.norm(way) > DETOUR_FROM_M:
+            via = self._arm.position + way / 2 + self._rng.normal(0.0, DETOUR_M, 3)
+            via[1] = min(via[1], end[1])  # not into the furniture
+            yield from self._arm.move(via, hand, gripper, speed=self._speed(), within=0.05, within_rad=9.0, limit=20)
+        yield from self._arm.move(end, hand, gripper, speed=self._speed(), within=0.03, within_rad=within_rad, limit=45)
+        if self._rng.random() < self._pauses:
+            yield from self._arm.hold(int(self._rng.integers(1, MAX_PAUSE + 1)), gripper)
+
+    def _approach(
+        self,
+        position: Vector | list[float],
+        hand: Vector,
+        gripper: float,
+        within: float = 0.012,
+        within_rad: float = 0.6,
+        stiffness: float = 0.12,
+        speed: float = 0.045,
+    ) -> Motion:
+        """Go to exactly a position in contact or next to it."""
+        return self._arm.move(
+            np.asarray(position),
+            hand,
+            gripper,
+            speed=self._speed(speed),
+            within=within,
+            within_rad=within_rad,
+            stiffness=stiffness,
+            limit=25,
+        )
+
+    def _push(
+        self,
+        position: Target,
+        hand: Target,
+        gripper: float,
+        done: Callable[[], bool],
+        speed: float,
+        stiffness: float | list[float],
+        holds: float | None = None,
+    ) -> Motion:
+        """Move in contact until it is done, and at times some steps longer."""
+        weights = np.asarray(stiffness)
+        speed = self._speed(speed)
+        yield from self._arm.move(
+            position, hand, gripper, until=done, speed=speed, stiffness=weights, limit=60 if holds == 0.0 else 45
+        )
+        if self._rng.random() < (self._holds if holds is None else holds):
+            yield from self._arm.hold(int(self._rng.integers(1, MAX_HOLD + 1)), gripper)
+
+    def _retreat(self, back: float, gripper: float, up: float = 0.0) -> Motion:
+        """Away from the furniture."""
+        away = self._arm.position + [0.0, -back, up]
+        return self._arm.move(away, self._arm.rotation, gripper, within=0.03, limit=12)
+
+    def _bend(self, posture: list[float], gripper: float, within: float = 0.3) -> Motion:
+        joints = posture + self._rng.normal(0.0, 0.04 * self._jitter, len(posture))
+        return self._arm.bend(joints, gripper, within=within, pace=self._speed(1.0))
+
+    def _hand(self, yaw: float = 0.0, pitch: float = 0.0, spread: float = 0.1) -> Vector:
+        return orientation(yaw + self._around(spread), pitch + self._around(spread))
+
+    def _around(self, spread: float) -> float:
+        return float(self._rng.uniform(-spread, spread)) * self._jitter
+
+    def _speed(self, highest: float = 0.045) -> float:
+        return highest * float(self._rng.uniform(self._slowest, 1.0))
+
+    def _site(self, name: str) -> Vector:
+        return self._data.site(name).xpos.copy()
+
+    def _door_is_open(self) -> bool:
+        return bool(self._data.qpos[HINGE] > 0.5)
