@@ -24,8 +24,9 @@ POSTURES: dict[str, tuple[list[float], float]] = {
     "hinge cabinet": ([-0.98, -1.24, 1.16, -1.76, -0.06, 1.28, 1.12], OPEN),
 }
 # With the hinge cabinet open: in front of its door, and then between the door and the handle of the slide cabinet.
-AROUND_DOOR = [0.25, -0.50, -0.20, -2.40, -0.70, 2.00, 2.20]
-BEHIND_DOOR = [0.37, -0.22, -0.30, -2.04, -0.96, 1.96, 2.43]
+BELOW_DOOR = [0.04, -0.78, -0.46, -2.95, -0.89, 2.05, 1.18]
+AROUND_DOOR = [0.08, -1.21, -0.82, -2.95, -1.27, 2.00, 2.03]
+BEHIND_DOOR = [0.55, -0.80, -0.47, -2.40, -1.25, 1.80, 2.45]
 
 BURNER_FORCE_N = 95.0
 HANDLE_DEPTH_M = 0.023  # how far the tip must be past a handle's bar for a grip that does not slip
@@ -172,11 +173,7 @@ class KitchenExpert:
             hand, turn = orientation(yaw, roll=np.pi / 2), 0.0
             inside = self._site("slide_site") + [-0.055, 0.0, height]
             outside = inside + 0.17 * np.array([np.sin(yaw), -np.cos(yaw), 0.0])
-            x, _, z = self._arm.position
-            if x < -0.1 or z > 2.35:  # on the door's other side
-                below = np.array([min(x, -0.25), 0.30, 2.28])
-                yield from self._arm.move(below, self._arm.rotation, CLOSED, within=0.04, within_rad=9.0, limit=15)
-            yield from self._bend(AROUND_DOOR, CLOSED, within=0.25)
+            yield from self._pass_below_door()
             yield from self._bend(BEHIND_DOOR, CLOSED, within=0.12)
             yield from self._arm.move(outside, hand, CLOSED, within_rad=0.2, stiffness=0.2, limit=20)
             yield from self._approach(inside, hand, CLOSED, within_rad=0.3, stiffness=0.2, speed=0.03)
@@ -225,6 +222,18 @@ class KitchenExpert:
         yield from self._push(lambda: behind(0.32, -0.08), hand, CLOSED, lambda: qpos[HINGE] > goal, 0.05, 0.04)
         away = self._arm.position + [-0.10, -0.10, -0.06]
         yield from self._arm.move(away, hand, CLOSED, within=0.03, within_rad=9.0, stiffness=0.06, limit=12)
+
+    def _pass_below_door(self) -> Motion:
+        """From the left of the hinge cabinet's open door to its right."""
+        x, _, z = self._arm.position
+        if x < -0.2:
+            if z > 2.3:
+                down = np.array([x, 0.30, 2.22])
+                yield from self._arm.move(
+                    down, self._arm.rotation, CLOSED, within=0.05, within_rad=9.0, stiffness=0.03, limit=20
+                )
+            yield from self._bend(BELOW_DOOR, CLOSED, within=0.3)
+        yield from self._bend(AROUND_DOOR, CLOSED, within=0.3)
 
     # Parts that sub-tasks share.
 
