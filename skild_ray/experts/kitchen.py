@@ -29,7 +29,9 @@ AROUND_DOOR = [0.08, -1.21, -0.82, -2.95, -1.27, 2.00, 2.03]
 BEHIND_DOOR = [0.55, -0.80, -0.47, -2.40, -1.25, 1.80, 2.45]
 
 BURNER_FORCE_N = 95.0
-HANDLE_DEPTH_M = 0.023  # how far the tip must be past a handle's bar for a grip that does not slip
+HANDLE_DEPTH_M = 0.035
+AJAR, FOLLOW, FOLLOWM = 0.8, -0.8, -0.6
+YAW2, PITCH2 = -0.3, 0.0
 DETOUR_M = 0.06
 DETOUR_FROM_M = 0.2
 MAX_PAUSE = MAX_HOLD = 5
@@ -103,11 +105,12 @@ class KitchenExpert:
 
     def _microwave(self) -> Motion:
         height = self._around(0.03)
-        hand = self._hand(yaw=0.3, pitch=-0.45)
+        yaw, pitch = 0.3 + self._around(0.1), -0.45 + self._around(0.1)
+        hand = orientation(yaw, pitch)
         yield from self._grip("microhandle_site", hand, height, above=0.05)
         arc = self._arc("microhandle_site", MICROWAVE, -1, height)
         goal = -0.75 + self._around(0.08)
-        yield from self._push(arc, hand, CLOSED, lambda: self._data.qpos[MICROWAVE] < goal, 0.035, [0.05, 0.05, 0.15])
+        yield from self._push(arc, lambda: orientation(yaw + FOLLOWM * self._data.qpos[MICROWAVE], pitch), CLOSED, lambda: self._data.qpos[MICROWAVE] < goal, 0.035, [0.05, 0.05, 0.15])
         yield from self._arm.hold(3, OPEN)
         yield from self._retreat(0.10, OPEN)
 
@@ -202,8 +205,8 @@ class KitchenExpert:
         hand = orientation(yaw, pitch)
         yield from self._grip("hinge_site2", hand, height)
         arc = self._arc("hinge_site2", HINGE, 1, height)
-        ajar = 0.7 + self._around(0.05)
-        yield from self._push(arc, hand, CLOSED, lambda: qpos[HINGE] > ajar, 0.04, [0.05, 0.05, 0.1], holds=0.0)
+        ajar = AJAR + self._around(0.05)
+        yield from self._push(arc, lambda: orientation(yaw + FOLLOW * qpos[HINGE], pitch), CLOSED, lambda: qpos[HINGE] > ajar, 0.04, [0.05, 0.05, 0.1], holds=0.0)
         yield from self._arm.hold(3, OPEN)
         yield from self._retreat(0.11, OPEN)
 
@@ -215,7 +218,7 @@ class KitchenExpert:
             cos, sin = np.cos(qpos[HINGE]), np.sin(qpos[HINGE])
             return hinge + [-radius * cos - gap * sin, -radius * sin + gap * cos, z]
 
-        hand = self._hand(yaw=-0.3, pitch=pitch, spread=0.1)
+        hand = self._hand(yaw=YAW2, pitch=pitch + PITCH2, spread=0.1)
         yield from self._arm.move(behind(0.47, 0.03), hand, CLOSED, within=0.03, within_rad=9.0, stiffness=0.06, limit=25)
         yield from self._arm.move(behind(0.34, 0.05), hand, CLOSED, within=0.03, within_rad=9.0, stiffness=0.06, limit=20)
         goal = 1.38 + self._around(0.06)
