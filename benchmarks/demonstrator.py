@@ -1,6 +1,6 @@
 """How reliably and how fast the kitchen's scripted demonstrator solves its sub-tasks, on one core.
 
-    python -m benchmarks.demonstrator kitchen --episodes 100 --json demonstrator_kitchen.json
+python -m benchmarks.demonstrator kitchen --episodes 100 --json demonstrator_kitchen.json
 """
 
 import time

@@ -23,18 +23,19 @@ POSTURES: dict[str, tuple[list[float], float]] = {
     "slide cabinet": ([-0.75, -1.20, 0.83, -2.51, -0.15, 1.82, 0.93], CLOSED),
     "hinge cabinet": ([-0.98, -1.24, 1.16, -1.76, -0.06, 1.28, 1.12], OPEN),
 }
-# With the hinge cabinet open: in front of its door, and then between the door and the handle of the slide cabinet.
+# Around the open door of the hinge cabinet, up to between it and the handle of the slide cabinet.
+LEFT_OF_DOOR = [-0.60, -1.25, 0.95, -2.90, -0.20, 2.00, 1.20]
 BELOW_DOOR = [0.04, -0.78, -0.46, -2.95, -0.89, 2.05, 1.18]
-AROUND_DOOR = [0.08, -1.21, -0.82, -2.95, -1.27, 2.00, 2.03]
+RIGHT_OF_DOOR = [0.08, -1.21, -0.82, -2.95, -1.27, 2.00, 2.03]
 BEHIND_DOOR = [0.55, -0.80, -0.47, -2.40, -1.25, 1.80, 2.45]
 
 BURNER_FORCE_N = 95.0
 HANDLE_DEPTH_M = 0.035
-AJAR, FOLLOW, FOLLOWM = 0.8, -0.8, -0.6
-YAW2, PITCH2 = -0.3, 0.0
+# A handle slips out less if the hand turns against its door, by this share of the door's angle.
+AGAINST_DOOR = 0.7
 DETOUR_M = 0.06
 DETOUR_FROM_M = 0.2
-MAX_PAUSE = MAX_HOLD = 5
+MAX_WAIT = 5
 
 
 class KitchenExpert:
@@ -73,8 +74,8 @@ class KitchenExpert:
         self._scripts: dict[str, Callable[[], Motion]] = {
             "microwave": self._microwave,
             "kettle": self._kettle,
-            "bottom burner": lambda: self._burner("knob2_site", BOTTOM_BURNER, -0.98, -0.05),
-            "top burner": lambda: self._burner("knob4_site", TOP_BURNER, -1.02, 0.3 if self._door_is_open() else -0.05),
+            "bottom burner": lambda: self._burner("knob2_site", BOTTOM_BURNER, -0.88, -0.05),
+            "top burner": lambda: self._burner("knob4_site", TOP_BURNER, -0.92, 0.3 if self._door_is_open() else -0.05),
             "light switch": self._light_switch,
             "slide cabinet": self._slide_cabinet,
             "hinge cabinet": self._hinge_cabinet,
@@ -90,27 +91,35 @@ class KitchenExpert:
         return next(self._actions)
 
     def _solve_all(self) -> Motion:
-        at_start = True
+        is_at_rest = True
         for subtask in self._kitchen.subtasks:
-            while not self._kitchen.is_solved(subtask):
-                if not (at_start or (subtask == "slide cabinet" and self._door_is_open())):
-                    posture, gripper = POSTURES[subtask]
-                    yield from self._bend(posture, gripper)
-                at_start = False
-                yield from self._scripts[subtask]()
+            is_credited = self._kitchen.is_solved(subtask)
+            while not is_credited:
+                if not (is_at_rest or (subtask == "slide cabinet" and self._door_is_open())):
+                    yield from self._bend(*POSTURES[subtask])
+                is_at_rest = False
+                for action in self._scripts[subtask]():
+                    yield action
+                    is_credited = is_credited or self._kitchen.is_solved(subtask)
         while True:
-            yield from self._arm.hold(1, CLOSED)
+            yield from self._arm.hold(MAX_WAIT, CLOSED)
 
     # Sub-tasks. Numbers are in m and rad, in the world's frame: x to the right, y to the furniture, z up.
 
     def _microwave(self) -> Motion:
-        height = self._around(0.03)
-        yaw, pitch = 0.3 + self._around(0.1), -0.45 + self._around(0.1)
-        hand = orientation(yaw, pitch)
-        yield from self._grip("microhandle_site", hand, height, above=0.05)
-        arc = self._arc("microhandle_site", MICROWAVE, -1, height)
+        """Pull its door by the handle."""
+        qpos = self._data.qpos
+        height, yaw, pitch = self._around(0.03), 0.3 + self._around(0.1), -0.45 + self._around(0.1)
+        yield from self._grip("microhandle_site", orientation(yaw, pitch), height, above=0.05)
         goal = -0.75 + self._around(0.08)
-        yield from self._push(arc, lambda: orientation(yaw + FOLLOWM * self._data.qpos[MICROWAVE], pitch), CLOSED, lambda: self._data.qpos[MICROWAVE] < goal, 0.035, [0.05, 0.05, 0.15])
+        yield from self._push(
+            self._arc("microhandle_site", MICROWAVE, -1, height),
+            lambda: orientation(yaw - AGAINST_DOOR * qpos[MICROWAVE], pitch),
+            CLOSED,
+            until=lambda: qpos[MICROWAVE] < goal,
+            speed=0.035,
+            stiffness=[0.05, 0.05, 0.15],
+        )
         yield from self._arm.hold(3, OPEN)
         yield from self._retreat(0.10, OPEN)
 
@@ -130,33 +139,36 @@ class KitchenExpert:
         def lifting() -> Vector:
             return orientation(pitch=-0.4 + 0.5 * (qpos[KETTLE_Y] - 0.35))
 
-        yield from self._push(behind, lifting, OPEN, lambda: qpos[KETTLE_Y] > goal, 0.04, [0.02, 0.12, 0.15])
+        yield from self._push(
+            behind,
+            lifting,
+            OPEN,
+            until=lambda: qpos[KETTLE_Y] > goal,
+            speed=0.04,
+            stiffness=[0.02, 0.12, 0.15],
+        )
         yield from self._retreat(0.2, OPEN, up=0.12)
 
     def _burner(self, knob: str, joint: int, goal: float, pitch: float) -> Motion:
         """Turn the knob with the closed fist on the upper left of its bar."""
         centre = self._site(knob)
         hand = self._hand(pitch=pitch)
-        radius, goal = 0.034 + self._around(0.003), goal + self._around(0.1)
+        radius, goal = 0.034 + self._around(0.003), goal + self._around(0.08)
         depth = -0.010
         yield from self._way(centre + [-0.07, -0.12, radius - 0.02], hand, CLOSED)
         yield from self._approach(centre + [-0.05, depth, radius], hand, CLOSED)
 
+        qpos = self._data.qpos
+
         def bar() -> Vector:
-            angle = -self._data.qpos[joint]
-            return centre + [radius * np.sin(angle), depth, radius * np.cos(angle)]
+            return centre + [-radius * np.sin(qpos[joint]), depth, radius * np.cos(qpos[joint])]
 
         def normal() -> Vector:
-            angle = -self._data.qpos[joint]
-            return np.array([np.cos(angle), 0.0, -np.sin(angle)])
+            return np.array([np.cos(qpos[joint]), 0.0, np.sin(qpos[joint])])
 
-        def turned() -> bool:
-            return self._data.qpos[joint] < goal
-
-        yield from self._arm.press(bar, normal, BURNER_FORCE_N, hand, CLOSED, until=turned)
+        yield from self._arm.press(bar, normal, BURNER_FORCE_N, hand, CLOSED, until=lambda: qpos[joint] < goal)
         if self._rng.random() < self._holds:
-            steps = int(self._rng.integers(1, MAX_HOLD + 1))
-            yield from self._arm.press(bar, normal, 0.0, hand, CLOSED, until=lambda: False, limit=steps)
+            yield from self._arm.hold(self._some_steps(), CLOSED)
         yield from self._retreat(0.12, CLOSED)
 
     def _light_switch(self) -> Motion:
@@ -165,48 +177,71 @@ class KitchenExpert:
         yield from self._way(switch + [0.06, -0.12, -0.01], hand, CLOSED)
         yield from self._approach(switch + [0.065, 0.0, 0.0], hand, CLOSED)
         left = switch + [-0.06, 0.005, 0.0]
-        yield from self._push(left, hand, CLOSED, lambda: self._data.qpos[LIGHT] < -0.67, 0.03, 0.05)
+        qpos = self._data.qpos
+        yield from self._push(left, hand, CLOSED, until=lambda: qpos[LIGHT] < -0.67, speed=0.03, stiffness=0.05)
         yield from self._retreat(0.12, CLOSED)
 
     def _slide_cabinet(self) -> Motion:
-        """Push the handle to the right with the fist; with the hinge cabinet open, past its door."""
-        is_behind = self._door_is_open()
-        if is_behind:
-            height, yaw = -0.09 + self._around(0.02), 0.42 + self._around(0.04)
-            hand, turn = orientation(yaw, roll=np.pi / 2), 0.0
-            inside = self._site("slide_site") + [-0.055, 0.0, height]
-            outside = inside + 0.17 * np.array([np.sin(yaw), -np.cos(yaw), 0.0])
-            yield from self._pass_below_door()
-            yield from self._bend(BEHIND_DOOR, CLOSED, within=0.12)
-            yield from self._arm.move(outside, hand, CLOSED, within_rad=0.2, stiffness=0.2, limit=20)
-            yield from self._approach(inside, hand, CLOSED, within_rad=0.3, stiffness=0.2, speed=0.03)
+        """Push the handle to the right with the fist."""
+        height = self._around(0.03)
+        handle = self._site("slide_site") + [0.0, 0.0, height - 0.10]
+        if self._door_is_open():
+            yield from self._slide_behind_door(handle)
         else:
-            height, yaw, pitch = -0.10 + self._around(0.03), -0.1 + self._around(0.1), 0.2 + self._around(0.1)
-            hand, turn = orientation(yaw, pitch), 1.0
-            handle = self._site("slide_site") + [0.0, 0.0, height]
-            yield from self._way(handle + [-0.10, -0.14, 0.0], hand, CLOSED)
-            yield from self._approach(handle + [-0.06, 0.0, 0.0], hand, CLOSED, within=0.015)
-
-        def beyond() -> Vector:
-            return self._site("slide_site") + [0.05, 0.0, height]
-
-        def turning() -> Vector:
-            return hand if is_behind else orientation(yaw - turn * self._data.qpos[SLIDE], pitch)
-
-        goal = 0.37 + self._around(0.03)
-        stiffness = [0.04, 0.1, 0.04] if is_behind else [0.04] * 3
-        yield from self._push(beyond, turning, CLOSED, lambda: self._data.qpos[SLIDE] > goal, 0.05, stiffness)
+            yield from self._slide_freely(handle)
         yield from self._retreat(0.14, CLOSED)
+
+    def _slide_freely(self, handle: Vector) -> Motion:
+        yaw, pitch = -0.1 + self._around(0.1), 0.2 + self._around(0.1)
+        hand = orientation(yaw, pitch)
+        yield from self._way(handle + [-0.10, -0.14, 0.0], hand, CLOSED)
+        yield from self._approach(handle + [-0.06, 0.0, 0.0], hand, CLOSED, within=0.015)
+        qpos = self._data.qpos
+        yield from self._slide(handle, lambda: orientation(yaw - qpos[SLIDE], pitch), [0.04, 0.04, 0.04])
+
+    def _slide_behind_door(self, handle: Vector) -> Motion:
+        """Past the open door of the hinge cabinet, with the hand on its edge."""
+        x, _, z = self._arm.position
+        if x < -0.2:
+            if z > 2.3:
+                yield from self._bend(LEFT_OF_DOOR, CLOSED, within=0.4)
+            yield from self._bend(BELOW_DOOR, CLOSED, within=0.4)
+        yield from self._bend(RIGHT_OF_DOOR, CLOSED)
+        yield from self._bend(BEHIND_DOOR, CLOSED, within=0.15)
+        yaw = 0.42 + self._around(0.04)
+        hand = orientation(yaw, roll=np.pi / 2)
+        inside = handle + [-0.055, 0.0, 0.0]
+        outside = inside + 0.17 * np.array([np.sin(yaw), -np.cos(yaw), 0.0])
+        yield from self._arm.move(outside, hand, CLOSED, within_rad=0.2, stiffness=0.2, limit=20)
+        yield from self._approach(inside, hand, CLOSED, within_rad=0.3, stiffness=0.2, speed=0.03)
+        yield from self._slide(handle, hand, [0.04, 0.1, 0.04])
+
+    def _slide(self, handle: Vector, hand: Target, stiffness: list[float]) -> Motion:
+        qpos = self._data.qpos
+        start, goal = qpos[SLIDE], 0.37 + self._around(0.03)
+        yield from self._push(
+            lambda: handle + [qpos[SLIDE] - start + 0.05, 0.0, 0.0],
+            hand,
+            CLOSED,
+            until=lambda: qpos[SLIDE] > goal,
+            speed=0.05,
+            stiffness=stiffness,
+        )
 
     def _hinge_cabinet(self) -> Motion:
         """Pull the door by its handle until the hand fits behind it, and push its inner face."""
         qpos = self._data.qpos
         height, yaw, pitch = -0.08 + self._around(0.03), self._around(0.12), 0.2 + self._around(0.1)
-        hand = orientation(yaw, pitch)
-        yield from self._grip("hinge_site2", hand, height)
-        arc = self._arc("hinge_site2", HINGE, 1, height)
-        ajar = AJAR + self._around(0.05)
-        yield from self._push(arc, lambda: orientation(yaw + FOLLOW * qpos[HINGE], pitch), CLOSED, lambda: qpos[HINGE] > ajar, 0.04, [0.05, 0.05, 0.1], holds=0.0)
+        yield from self._grip("hinge_site2", orientation(yaw, pitch), height)
+        ajar = 0.8 + self._around(0.05)
+        yield from self._push(
+            self._arc("hinge_site2", HINGE, 1, height),
+            lambda: orientation(yaw - AGAINST_DOOR * qpos[HINGE], pitch),
+            CLOSED,
+            until=lambda: qpos[HINGE] > ajar,
+            speed=0.04,
+            stiffness=[0.05, 0.05, 0.1],
+        )
         yield from self._arm.hold(3, OPEN)
         yield from self._retreat(0.11, OPEN)
 
@@ -218,25 +253,19 @@ class KitchenExpert:
             cos, sin = np.cos(qpos[HINGE]), np.sin(qpos[HINGE])
             return hinge + [-radius * cos - gap * sin, -radius * sin + gap * cos, z]
 
-        hand = self._hand(yaw=YAW2, pitch=pitch + PITCH2, spread=0.1)
-        yield from self._arm.move(behind(0.47, 0.03), hand, CLOSED, within=0.03, within_rad=9.0, stiffness=0.06, limit=25)
-        yield from self._arm.move(behind(0.34, 0.05), hand, CLOSED, within=0.03, within_rad=9.0, stiffness=0.06, limit=20)
+        hand = self._hand(yaw=-0.3, pitch=pitch, spread=0.1)
+        for radius, gap in ((0.47, 0.03), (0.34, 0.05)):
+            yield from self._dodge(behind(radius, gap), hand)
         goal = 1.38 + self._around(0.06)
-        yield from self._push(lambda: behind(0.32, -0.08), hand, CLOSED, lambda: qpos[HINGE] > goal, 0.05, 0.04)
-        away = self._arm.position + [-0.10, -0.10, -0.06]
-        yield from self._arm.move(away, hand, CLOSED, within=0.03, within_rad=9.0, stiffness=0.06, limit=12)
-
-    def _pass_below_door(self) -> Motion:
-        """From the left of the hinge cabinet's open door to its right."""
-        x, _, z = self._arm.position
-        if x < -0.2:
-            if z > 2.3:
-                down = np.array([x, 0.30, 2.22])
-                yield from self._arm.move(
-                    down, self._arm.rotation, CLOSED, within=0.05, within_rad=9.0, stiffness=0.03, limit=20
-                )
-            yield from self._bend(BELOW_DOOR, CLOSED, within=0.3)
-        yield from self._bend(AROUND_DOOR, CLOSED, within=0.3)
+        yield from self._push(
+            lambda: behind(0.32, -0.08),
+            hand,
+            CLOSED,
+            until=lambda: qpos[HINGE] > goal,
+            speed=0.05,
+            stiffness=0.04,
+        )
+        yield from self._dodge(self._arm.position + [-0.10, -0.10, -0.06], hand)
 
     # Parts that sub-tasks share.
 
@@ -270,7 +299,7 @@ class KitchenExpert:
             yield from self._arm.move(via, hand, gripper, speed=self._speed(), within=0.05, within_rad=9.0, limit=20)
         yield from self._arm.move(end, hand, gripper, speed=self._speed(), within=0.03, within_rad=within_rad, limit=45)
         if self._rng.random() < self._pauses:
-            yield from self._arm.hold(int(self._rng.integers(1, MAX_PAUSE + 1)), gripper)
+            yield from self._arm.hold(self._some_steps(), gripper)
 
     def _approach(
         self,
@@ -299,19 +328,22 @@ class KitchenExpert:
         position: Target,
         hand: Target,
         gripper: float,
-        done: Callable[[], bool],
+        *,
+        until: Callable[[], bool],
         speed: float,
         stiffness: float | list[float],
-        holds: float | None = None,
     ) -> Motion:
-        """Move in contact until it is done, and at times some steps longer."""
+        """Move in contact until the element is where it should be, and at times stay some steps longer."""
         weights = np.asarray(stiffness)
-        speed = self._speed(speed)
         yield from self._arm.move(
-            position, hand, gripper, until=done, speed=speed, stiffness=weights, limit=60 if holds == 0.0 else 45
+            position, hand, gripper, until=until, speed=self._speed(speed), stiffness=weights, limit=45
         )
-        if self._rng.random() < (self._holds if holds is None else holds):
-            yield from self._arm.hold(int(self._rng.integers(1, MAX_HOLD + 1)), gripper)
+        if self._rng.random() < self._holds:
+            yield from self._arm.hold(self._some_steps(), gripper)
+
+    def _dodge(self, position: Vector, hand: Vector) -> Motion:
+        """Go past something, however the hand is turned."""
+        return self._arm.move(position, hand, CLOSED, within=0.03, within_rad=np.pi, stiffness=0.06, limit=25)
 
     def _retreat(self, back: float, gripper: float, up: float = 0.0) -> Motion:
         """Away from the furniture."""
@@ -324,6 +356,9 @@ class KitchenExpert:
 
     def _hand(self, yaw: float = 0.0, pitch: float = 0.0, spread: float = 0.1) -> Vector:
         return orientation(yaw + self._around(spread), pitch + self._around(spread))
+
+    def _some_steps(self) -> int:
+        return int(self._rng.integers(1, MAX_WAIT + 1))
 
     def _around(self, spread: float) -> float:
         return float(self._rng.uniform(-spread, spread)) * self._jitter
