@@ -5,9 +5,8 @@ python -m benchmarks.demonstrator kitchen --episodes 100 --json demonstrator_kit
 
 import time
 from dataclasses import asdict, dataclass
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import typer
@@ -20,12 +19,6 @@ from skild_ray.experts.kitchen import KitchenExpert
 
 CHAINS = ("kbts", "mlsh", "mkls")
 CHAIN_STEPS, PLAY_STEPS = 280, 400
-
-
-class World(str, Enum):
-    """Environments whose demonstrator can fail."""
-
-    kitchen = "kitchen"
 
 
 @dataclass(frozen=True)
@@ -111,7 +104,7 @@ def show(results: dict[str, object]) -> None:
 
 
 def main(
-    world: Annotated[World, typer.Argument(help="whose demonstrator")] = World.kitchen,
+    world: Annotated[Literal["kitchen"], typer.Argument(help="whose demonstrator")] = "kitchen",
     episodes: Annotated[int, typer.Option(min=1, help="of each task")] = 100,
     first_seed: Annotated[int, typer.Option(min=0, help="episodes have this seed and the following ones")] = 0,
     action_noise: Annotated[float, typer.Option(min=0, help="std of noise on the executed actions")] = 0.0,

@@ -1,12 +1,12 @@
 """A demonstrator for the kitchen: a script for each sub-task, of a few motions of the arm."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from skild_ray.envs.kitchen import KitchenEnv
 from skild_ray.experts.kitchen_motion import CLOSED, OPEN, Arm, Motion, Target, Vector, orientation
 
 # Places in MuJoCo's qpos; for the hinged ones also the index of the joint.
@@ -33,17 +33,23 @@ BURNER_FORCE_N = 95.0
 HANDLE_DEPTH_M = 0.035
 # A handle slips out less if the hand turns against its door, by this share of the door's angle.
 AGAINST_DOOR = 0.7
-DETOUR_M = 0.06
+WAYPOINT_M, POSTURE_RAD = 0.02, 0.06
+DETOUR_M = 0.08
 DETOUR_FROM_M = 0.2
 MAX_WAIT = 5
+
+
+def beside(point: Vector, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Vector:
+    """The point that lies so far to the right, to the furniture and up, in m, as in the world's frame."""
+    return point + np.array((x, y, z))
 
 
 class KitchenExpert:
     """Solves `subtasks` of a `KitchenEnv` one after the other, each as often as it takes, and then holds still.
 
     It knows more than the observation tells: it reads the simulation, and it has phases. Demonstrations differ in
-    waypoints, angles of the hand, speeds, detours on the way, pauses, and in how long a push goes on; which sub-task
-    is solved in which way otherwise is fixed.
+    waypoints, angles of the hand, speeds, detours on the way, pauses and ends of pushes, but not in the way in which a
+    sub-task is solved.
 
     Args:
         env: a `KitchenEnv`, may be wrapped.
@@ -52,7 +58,10 @@ class KitchenExpert:
         slowest: speeds of motions are uniform between this share of the highest and the highest.
         detours: share of the longer ways that lead over a random point.
         pauses: share of the ways at whose end the arm waits for 1 to 5 steps.
-        holds: share of the pushes that go on for 1 to 5 steps after the element is where it should be.
+        holds: share of the pushes after which the hand stays in contact for 1 to 5 steps.
+
+    Raises:
+        TypeError: if the environment is no `KitchenEnv`.
     """
 
     def __init__(
@@ -61,13 +70,15 @@ class KitchenExpert:
         rng: np.random.Generator,
         jitter: float = 1.0,
         slowest: float = 0.8,
-        detours: float = 0.15,
+        detours: float = 0.2,
         pauses: float = 0.05,
         holds: float = 0.2,
     ):
-        self._kitchen: Any = env.unwrapped
-        self._data = self._kitchen.data
-        self._arm = Arm(self._kitchen.model, self._data)
+        kitchen = env.unwrapped
+        if not isinstance(kitchen, KitchenEnv):
+            raise TypeError(f"the expert 'kitchen' acts in a KitchenEnv, not in a {type(kitchen).__name__}")
+        self._kitchen, self._data = kitchen, kitchen.data
+        self._arm = Arm(kitchen.model, kitchen.data)
         self._rng = rng
         self._jitter, self._slowest = jitter, slowest
         self._detours, self._pauses, self._holds = detours, pauses, holds
@@ -126,15 +137,15 @@ class KitchenExpert:
     def _kettle(self) -> Motion:
         """Push it low with open fingers."""
         qpos = self._data.qpos
-        x, start, z = qpos[KETTLE_X : KETTLE_X + 3].tolist()
+        kettle = qpos[KETTLE_X : KETTLE_X + 3].copy()
         hand = self._hand(pitch=-0.4, spread=0.07)
-        yield from self._way([x, start - 0.24, z + 0.16], hand, OPEN)
-        yield from self._approach([x, start - 0.17, z + 0.065], hand, OPEN, within=0.035, within_rad=0.6)
-        goal, x = 0.70 + self._around(0.03), x + self._around(0.01)
+        yield from self._way(beside(kettle, 0.0, -0.24, 0.16), hand, OPEN)
+        yield from self._approach(beside(kettle, 0.0, -0.17, 0.065), hand, OPEN, within=0.035, within_rad=0.6)
+        goal, x = 0.70 + self._around(0.03), kettle[0] + self._around(0.01)
 
         def behind() -> Vector:
             y = qpos[KETTLE_Y]
-            return np.array([x + 0.075 * (y - 0.35) - 0.16 * qpos[KETTLE_TILT], y - 0.042, z + 0.07])
+            return np.array([x + 0.075 * (y - 0.35) - 0.16 * qpos[KETTLE_TILT], y - 0.042, kettle[2] + 0.07])
 
         def lifting() -> Vector:
             return orientation(pitch=-0.4 + 0.5 * (qpos[KETTLE_Y] - 0.35))
@@ -155,13 +166,13 @@ class KitchenExpert:
         hand = self._hand(pitch=pitch)
         radius, goal = 0.034 + self._around(0.003), goal + self._around(0.08)
         depth = -0.010
-        yield from self._way(centre + [-0.07, -0.12, radius - 0.02], hand, CLOSED)
-        yield from self._approach(centre + [-0.05, depth, radius], hand, CLOSED)
+        yield from self._way(beside(centre, -0.07, -0.12, radius - 0.02), hand, CLOSED)
+        yield from self._approach(beside(centre, -0.05, depth, radius), hand, CLOSED)
 
         qpos = self._data.qpos
 
         def bar() -> Vector:
-            return centre + [-radius * np.sin(qpos[joint]), depth, radius * np.cos(qpos[joint])]
+            return beside(centre, -radius * np.sin(qpos[joint]), depth, radius * np.cos(qpos[joint]))
 
         def normal() -> Vector:
             return np.array([np.cos(qpos[joint]), 0.0, np.sin(qpos[joint])])
@@ -174,17 +185,16 @@ class KitchenExpert:
     def _light_switch(self) -> Motion:
         switch = self._site("light_site")
         hand = self._hand(pitch=0.05)
-        yield from self._way(switch + [0.06, -0.12, -0.01], hand, CLOSED)
-        yield from self._approach(switch + [0.065, 0.0, 0.0], hand, CLOSED)
-        left = switch + [-0.06, 0.005, 0.0]
+        yield from self._way(beside(switch, 0.06, -0.12, -0.01), hand, CLOSED)
+        yield from self._approach(beside(switch, x=0.065), hand, CLOSED)
+        left = beside(switch, -0.06, 0.005)
         qpos = self._data.qpos
         yield from self._push(left, hand, CLOSED, until=lambda: qpos[LIGHT] < -0.67, speed=0.03, stiffness=0.05)
         yield from self._retreat(0.12, CLOSED)
 
     def _slide_cabinet(self) -> Motion:
         """Push the handle to the right with the fist."""
-        height = self._around(0.03)
-        handle = self._site("slide_site") + [0.0, 0.0, height - 0.10]
+        handle = beside(self._site("slide_site"), z=self._around(0.03) - 0.10)
         if self._door_is_open():
             yield from self._slide_behind_door(handle)
         else:
@@ -194,8 +204,8 @@ class KitchenExpert:
     def _slide_freely(self, handle: Vector) -> Motion:
         yaw, pitch = -0.1 + self._around(0.1), 0.2 + self._around(0.1)
         hand = orientation(yaw, pitch)
-        yield from self._way(handle + [-0.10, -0.14, 0.0], hand, CLOSED)
-        yield from self._approach(handle + [-0.06, 0.0, 0.0], hand, CLOSED, within=0.015)
+        yield from self._way(beside(handle, -0.10, -0.14), hand, CLOSED)
+        yield from self._approach(beside(handle, x=-0.06), hand, CLOSED, within=0.015)
         qpos = self._data.qpos
         yield from self._slide(handle, lambda: orientation(yaw - qpos[SLIDE], pitch), [0.04, 0.04, 0.04])
 
@@ -210,8 +220,8 @@ class KitchenExpert:
         yield from self._bend(BEHIND_DOOR, CLOSED, within=0.15)
         yaw = 0.42 + self._around(0.04)
         hand = orientation(yaw, roll=np.pi / 2)
-        inside = handle + [-0.055, 0.0, 0.0]
-        outside = inside + 0.17 * np.array([np.sin(yaw), -np.cos(yaw), 0.0])
+        inside = beside(handle, x=-0.055)
+        outside = beside(inside, 0.17 * np.sin(yaw), -0.17 * np.cos(yaw))
         yield from self._arm.move(outside, hand, CLOSED, within_rad=0.2, stiffness=0.2, limit=20)
         yield from self._approach(inside, hand, CLOSED, within_rad=0.3, stiffness=0.2, speed=0.03)
         yield from self._slide(handle, hand, [0.04, 0.1, 0.04])
@@ -220,7 +230,7 @@ class KitchenExpert:
         qpos = self._data.qpos
         start, goal = qpos[SLIDE], 0.37 + self._around(0.03)
         yield from self._push(
-            lambda: handle + [qpos[SLIDE] - start + 0.05, 0.0, 0.0],
+            lambda: beside(handle, x=qpos[SLIDE] - start + 0.05),
             hand,
             CLOSED,
             until=lambda: qpos[SLIDE] > goal,
@@ -251,7 +261,7 @@ class KitchenExpert:
         def behind(radius: float, gap: float) -> Vector:
             """The point so far from the hinge and from the door's inner face."""
             cos, sin = np.cos(qpos[HINGE]), np.sin(qpos[HINGE])
-            return hinge + [-radius * cos - gap * sin, -radius * sin + gap * cos, z]
+            return beside(hinge, -radius * cos - gap * sin, -radius * sin + gap * cos, z)
 
         hand = self._hand(yaw=-0.3, pitch=pitch, spread=0.1)
         for radius, gap in ((0.47, 0.03), (0.34, 0.05)):
@@ -265,16 +275,16 @@ class KitchenExpert:
             speed=0.05,
             stiffness=0.04,
         )
-        yield from self._dodge(self._arm.position + [-0.10, -0.10, -0.06], hand)
+        yield from self._dodge(beside(self._arm.position, -0.10, -0.10, -0.06), hand)
 
     # Parts that sub-tasks share.
 
     def _grip(self, site: str, hand: Vector, height: float, above: float = 0.0) -> Motion:
         """Come to a handle along the hand's own direction, go past its bar and close the gripper."""
-        handle = self._site(site) + [0.0, 0.0, height]
+        handle = beside(self._site(site), z=height)
         ahead = hand[:, 2] * [1.0, 1.0, 0.0]
         ahead /= np.linalg.norm(ahead)
-        yield from self._way(handle - 0.12 * ahead + [0.0, 0.0, above], hand, OPEN, within_rad=0.35)
+        yield from self._way(beside(handle - 0.12 * ahead, z=above), hand, OPEN, within_rad=0.35)
         yield from self._approach(handle + HANDLE_DEPTH_M * ahead, hand, OPEN, within_rad=0.3, stiffness=0.15)
         yield from self._arm.hold(4, CLOSED)
 
@@ -285,13 +295,13 @@ class KitchenExpert:
 
         def point() -> Vector:
             x, y, z = self._site(site) - centre
-            return centre + [cos * x - sin * y, sin * x + cos * y, z + height]
+            return beside(centre, cos * x - sin * y, sin * x + cos * y, z + height)
 
         return point
 
-    def _way(self, position: Vector | list[float], hand: Vector, gripper: float, within_rad: float = 0.25) -> Motion:
+    def _way(self, position: Vector, hand: Vector, gripper: float, within_rad: float = 0.25) -> Motion:
         """Go to near a position through free space."""
-        end = position + self._rng.normal(0.0, 0.01 * self._jitter, 3)
+        end = position + self._rng.normal(0.0, WAYPOINT_M * self._jitter, 3)
         way = end - self._arm.position
         if self._rng.random() < self._detours and np.linalg.norm(way) > DETOUR_FROM_M:
             via = self._arm.position + way / 2 + self._rng.normal(0.0, DETOUR_M, 3)
@@ -303,7 +313,7 @@ class KitchenExpert:
 
     def _approach(
         self,
-        position: Vector | list[float],
+        position: Vector,
         hand: Vector,
         gripper: float,
         within: float = 0.012,
@@ -313,7 +323,7 @@ class KitchenExpert:
     ) -> Motion:
         """Go to exactly a position in contact or next to it."""
         return self._arm.move(
-            np.asarray(position),
+            position,
             hand,
             gripper,
             speed=self._speed(speed),
@@ -347,11 +357,11 @@ class KitchenExpert:
 
     def _retreat(self, back: float, gripper: float, up: float = 0.0) -> Motion:
         """Away from the furniture."""
-        away = self._arm.position + [0.0, -back, up]
+        away = beside(self._arm.position, y=-back, z=up)
         return self._arm.move(away, self._arm.rotation, gripper, within=0.03, limit=12)
 
     def _bend(self, posture: list[float], gripper: float, within: float = 0.3) -> Motion:
-        joints = posture + self._rng.normal(0.0, 0.04 * self._jitter, len(posture))
+        joints = posture + self._rng.normal(0.0, POSTURE_RAD * self._jitter, len(posture))
         return self._arm.bend(joints, gripper, within=within, pace=self._speed(1.0))
 
     def _hand(self, yaw: float = 0.0, pitch: float = 0.0, spread: float = 0.1) -> Vector:

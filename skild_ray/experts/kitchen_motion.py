@@ -25,6 +25,7 @@ HIGHEST = np.array([2.85, 1.74, 2.85, -0.45, 2.85, 2.08, 2.85])
 COMFORTABLE = np.array([0.15, -1.74, 1.84, -2.48, 0.26, 0.71, 1.6])
 COMFORT_RATE = 0.15
 COMFORT_RAD = 0.04
+BEND_STEPS = 30
 
 # The tip, which is what moves are about, lies between the finger pads, so far from the site in the hand.
 TIP_M = 0.035
@@ -166,7 +167,7 @@ class Arm:
     ) -> Motion:
         """Move every joint to its angle, at `pace` times the highest speed, until all are within `within` rad of it."""
         joints = np.clip(joints, LOWEST, HIGHEST)
-        for _ in range(limit):
+        for _ in range(BEND_STEPS):
             change = joints - self._data.qpos[:JOINTS]
             if np.abs(change).max() < within:
                 return
