@@ -1,6 +1,8 @@
 """How reliably and how fast the kitchen's scripted demonstrator solves its sub-tasks, on one core.
 
-python -m benchmarks.demonstrator kitchen --episodes 100 --json demonstrator_kitchen.json
+    python -m benchmarks.demonstrator kitchen --episodes 100 --json demonstrator_kitchen.json
+
+Every sub-task alone, named tasks, and random orders of four, which are judged at two step limits.
 """
 
 import time
@@ -104,18 +106,18 @@ def show(results: dict[str, object]) -> None:
 
 
 def main(
-    world: Annotated[Literal["kitchen"], typer.Argument(help="whose demonstrator")] = "kitchen",
+    world: Annotated[Literal["kitchen"], typer.Argument(help="whose demonstrator")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the results here")] = None,
     episodes: Annotated[int, typer.Option(min=1, help="of each task")] = 100,
     first_seed: Annotated[int, typer.Option(min=0, help="episodes have this seed and the following ones")] = 0,
-    action_noise: Annotated[float, typer.Option(min=0, help="std of noise on the executed actions")] = 0.0,
-    json: Annotated[Path | None, typer.Option(help="write all results there")] = None,
+    action_noise: Annotated[float, typer.Option(min=0, help="std of noise added to the executed actions")] = 0.0,
 ) -> None:
     """Let the demonstrator play and print how often and how fast it succeeds."""
-    check_folder(json)
+    check_folder(json_file)
     results = measure(episodes, first_seed, action_noise)
     show(results)
-    if json:
-        write_json(json, results)
+    if json_file:
+        write_json(json_file, results)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skild_ray.envs.kitchen import KitchenEnv
-from skild_ray.experts.kitchen_motion import CLOSED, OPEN, Arm, Motion, Target, Vector, orientation
+from skild_ray.experts.kitchen_motion import CLOSED, OPEN, SPEED_M, Arm, Motion, Target, Vector, orientation
 
 # Places in MuJoCo's qpos; for the hinged ones also the index of the joint.
 BOTTOM_BURNER, TOP_BURNER, LIGHT, SLIDE, HINGE, MICROWAVE = 11, 15, 17, 19, 21, 22
@@ -30,11 +30,12 @@ RIGHT_OF_DOOR = [0.08, -1.21, -0.82, -2.95, -1.27, 2.00, 2.03]
 BEHIND_DOOR = [0.55, -0.80, -0.47, -2.40, -1.25, 1.80, 2.45]
 
 BURNER_FORCE_N = 95.0
+# A grip does not slip if the tip is so far past the handle's bar, and the hand turns against the door by this share of
+# the door's angle.
 HANDLE_DEPTH_M = 0.035
-# A handle slips out less if the hand turns against its door, by this share of the door's angle.
 AGAINST_DOOR = 0.7
-WAYPOINT_M, POSTURE_RAD = 0.02, 0.06
-DETOUR_M = 0.08
+# Standard deviations of waypoints, of the joints' angles in postures, and of the points that detours lead over.
+WAYPOINT_M, POSTURE_RAD, DETOUR_M = 0.015, 0.06, 0.06
 DETOUR_FROM_M = 0.2
 MAX_WAIT = 5
 
@@ -70,7 +71,7 @@ class KitchenExpert:
         rng: np.random.Generator,
         jitter: float = 1.0,
         slowest: float = 0.8,
-        detours: float = 0.2,
+        detours: float = 0.15,
         pauses: float = 0.05,
         holds: float = 0.2,
     ):
@@ -86,7 +87,9 @@ class KitchenExpert:
             "microwave": self._microwave,
             "kettle": self._kettle,
             "bottom burner": lambda: self._burner("knob2_site", BOTTOM_BURNER, -0.88, -0.05),
-            "top burner": lambda: self._burner("knob4_site", TOP_BURNER, -0.92, 0.3 if self._door_is_open() else -0.05),
+            "top burner": lambda: self._burner(
+                "knob4_site", TOP_BURNER, -0.92, 0.25 if self._door_is_open() else -0.05
+            ),
             "light switch": self._light_switch,
             "slide cabinet": self._slide_cabinet,
             "hinge cabinet": self._hinge_cabinet,
@@ -163,7 +166,7 @@ class KitchenExpert:
     def _burner(self, knob: str, joint: int, goal: float, pitch: float) -> Motion:
         """Turn the knob with the closed fist on the upper left of its bar."""
         centre = self._site(knob)
-        hand = self._hand(pitch=pitch)
+        hand = self._hand(yaw=-0.1, pitch=pitch)
         radius, goal = 0.034 + self._around(0.003), goal + self._around(0.08)
         depth = -0.010
         yield from self._way(beside(centre, -0.07, -0.12, radius - 0.02), hand, CLOSED)
@@ -177,12 +180,15 @@ class KitchenExpert:
         def normal() -> Vector:
             return np.array([np.cos(qpos[joint]), 0.0, np.sin(qpos[joint])])
 
-        yield from self._arm.press(bar, normal, BURNER_FORCE_N, hand, CLOSED, until=lambda: qpos[joint] < goal)
+        yield from self._arm.press(
+            bar, normal, BURNER_FORCE_N, hand, CLOSED, until=lambda: qpos[joint] < goal, limit=25
+        )
         if self._rng.random() < self._holds:
             yield from self._arm.hold(self._some_steps(), CLOSED)
         yield from self._retreat(0.12, CLOSED)
 
     def _light_switch(self) -> Motion:
+        """Push it to the left with the fist."""
         switch = self._site("light_site")
         hand = self._hand(pitch=0.05)
         yield from self._way(beside(switch, 0.06, -0.12, -0.01), hand, CLOSED)
@@ -227,6 +233,7 @@ class KitchenExpert:
         yield from self._slide(handle, hand, [0.04, 0.1, 0.04])
 
     def _slide(self, handle: Vector, hand: Target, stiffness: list[float]) -> Motion:
+        """Push the handle, which is where it says, up to the goal."""
         qpos = self._data.qpos
         start, goal = qpos[SLIDE], 0.37 + self._around(0.03)
         yield from self._push(
@@ -319,7 +326,7 @@ class KitchenExpert:
         within: float = 0.012,
         within_rad: float = 0.6,
         stiffness: float = 0.12,
-        speed: float = 0.045,
+        speed: float = SPEED_M,
     ) -> Motion:
         """Go to exactly a position in contact or next to it."""
         return self._arm.move(
@@ -373,7 +380,7 @@ class KitchenExpert:
     def _around(self, spread: float) -> float:
         return float(self._rng.uniform(-spread, spread)) * self._jitter
 
-    def _speed(self, highest: float = 0.045) -> float:
+    def _speed(self, highest: float = SPEED_M) -> float:
         return highest * float(self._rng.uniform(self._slowest, 1.0))
 
     def _site(self, name: str) -> Vector:
