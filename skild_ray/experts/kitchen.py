@@ -23,8 +23,8 @@ POSTURES: dict[str, tuple[list[float], float]] = {
     "slide cabinet": ([-0.75, -1.20, 0.83, -2.51, -0.15, 1.82, 0.93], CLOSED),
     "hinge cabinet": ([-0.98, -1.24, 1.16, -1.76, -0.06, 1.28, 1.12], OPEN),
 }
-# Around the open door of the hinge cabinet, up to between it and the handle of the slide cabinet.
-LEFT_OF_DOOR = [-0.60, -1.25, 0.95, -2.90, -0.20, 2.00, 1.20]
+# Around the open door of the hinge cabinet, from its left up to between it and the handle of the slide cabinet.
+LEFT_OF_DOOR = [-0.60, -1.25, 0.95, -3.00, -0.20, 2.05, 1.20]
 BELOW_DOOR = [0.04, -0.78, -0.46, -2.95, -0.89, 2.05, 1.18]
 RIGHT_OF_DOOR = [0.08, -1.21, -0.82, -2.95, -1.27, 2.00, 2.03]
 BEHIND_DOOR = [0.55, -0.80, -0.47, -2.40, -1.25, 1.80, 2.45]
@@ -105,18 +105,28 @@ class KitchenExpert:
         return next(self._actions)
 
     def _solve_all(self) -> Motion:
-        is_at_rest = True
+        is_first = True
         for subtask in self._kitchen.subtasks:
             is_credited = self._kitchen.is_solved(subtask)
             while not is_credited:
-                if not (is_at_rest or (subtask == "slide cabinet" and self._door_is_open())):
-                    yield from self._bend(*POSTURES[subtask])
-                is_at_rest = False
+                if not is_first:
+                    yield from self._prepare(subtask)
+                is_first = False
                 for action in self._scripts[subtask]():
                     yield action
                     is_credited = is_credited or self._kitchen.is_solved(subtask)
         while True:
             yield from self._arm.hold(MAX_WAIT, CLOSED)
+
+    def _prepare(self, subtask: str) -> Motion:
+        """Take the posture for a sub-task, from wherever another one, or its own failure, left the arm."""
+        if self._door_is_open():
+            if subtask == "slide cabinet":
+                return  # it has its own way
+            x, _, z = self._arm.position
+            if x > -0.2 and z > 2.3:
+                yield from self._bend(BELOW_DOOR, CLOSED, within=0.6)
+        yield from self._bend(*POSTURES[subtask])
 
     # Sub-tasks. Numbers are in m and rad, in the world's frame: x to the right, y to the furniture, z up.
 
@@ -219,8 +229,8 @@ class KitchenExpert:
         """Past the open door of the hinge cabinet, with the hand on its edge."""
         x, _, z = self._arm.position
         if x < -0.2:
-            if z > 2.3:
-                yield from self._bend(LEFT_OF_DOOR, CLOSED, within=0.4)
+            if z > 2.1:
+                yield from self._bend(LEFT_OF_DOOR, CLOSED, within=0.25)
             yield from self._bend(BELOW_DOOR, CLOSED, within=0.4)
         yield from self._bend(RIGHT_OF_DOOR, CLOSED)
         yield from self._bend(BEHIND_DOOR, CLOSED, within=0.15)
