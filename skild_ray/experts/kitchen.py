@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skild_ray.envs.kitchen import KitchenEnv
-from skild_ray.experts.kitchen_motion import CLOSED, OPEN, SPEED_M, Arm, Motion, Target, Vector, orientation
+from skild_ray.experts.kitchen_motion import CLOSED, OPEN, Motion, Target, Vector, orientation
+from skild_ray.experts.kitchen_variety import VariedArm, beside
 
 # Places in MuJoCo's qpos; for the hinged ones also the index of the joint.
 BOTTOM_BURNER, TOP_BURNER, LIGHT, SLIDE, HINGE, MICROWAVE = 11, 15, 17, 19, 21, 22
@@ -34,15 +35,6 @@ BURNER_FORCE_N = 95.0
 # the door's angle.
 HANDLE_DEPTH_M = 0.035
 AGAINST_DOOR = 0.7
-# Standard deviations of waypoints, of the joints' angles in postures, and of the points that detours lead over.
-WAYPOINT_M, POSTURE_RAD, DETOUR_M = 0.015, 0.06, 0.06
-DETOUR_FROM_M = 0.2
-MAX_WAIT = 5
-
-
-def beside(point: Vector, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Vector:
-    """The point that lies so far to the right, to the furniture and up, in m, as in the world's frame."""
-    return point + np.array((x, y, z))
 
 
 class KitchenExpert:
@@ -79,10 +71,7 @@ class KitchenExpert:
         if not isinstance(kitchen, KitchenEnv):
             raise TypeError(f"the expert 'kitchen' acts in a KitchenEnv, not in a {type(kitchen).__name__}")
         self._kitchen, self._data = kitchen, kitchen.data
-        self._arm = Arm(kitchen.model, kitchen.data)
-        self._rng = rng
-        self._jitter, self._slowest = jitter, slowest
-        self._detours, self._pauses, self._holds = detours, pauses, holds
+        self._arm = VariedArm(kitchen.model, kitchen.data, rng, jitter, slowest, detours, pauses, holds)
         self._scripts: dict[str, Callable[[], Motion]] = {
             "microwave": self._microwave,
             "kettle": self._kettle,
@@ -116,7 +105,7 @@ class KitchenExpert:
                     yield action
                     is_credited = is_credited or self._kitchen.is_solved(subtask)
         while True:
-            yield from self._arm.hold(MAX_WAIT, CLOSED)
+            yield from self._arm.hold(100, CLOSED)
 
     def _prepare(self, subtask: str) -> Motion:
         """Take the posture for a sub-task, from wherever another one, or its own failure, left the arm."""
@@ -125,18 +114,18 @@ class KitchenExpert:
                 return  # it has its own way
             x, _, z = self._arm.position
             if x > -0.2 and z > 2.3:
-                yield from self._bend(BELOW_DOOR, CLOSED, within=0.6)
-        yield from self._bend(*POSTURES[subtask])
+                yield from self._arm.pose(BELOW_DOOR, CLOSED, within=0.6)
+        yield from self._arm.pose(*POSTURES[subtask])
 
     # Sub-tasks. Numbers are in m and rad, in the world's frame: x to the right, y to the furniture, z up.
 
     def _microwave(self) -> Motion:
         """Pull its door by the handle."""
         qpos = self._data.qpos
-        height, yaw, pitch = self._around(0.03), 0.3 + self._around(0.1), -0.45 + self._around(0.1)
+        height, yaw, pitch = self._arm.around(0.03), 0.3 + self._arm.around(0.1), -0.45 + self._arm.around(0.1)
         yield from self._grip("microhandle_site", orientation(yaw, pitch), height, above=0.05)
-        goal = -0.75 + self._around(0.08)
-        yield from self._push(
+        goal = -0.75 + self._arm.around(0.08)
+        yield from self._arm.push(
             self._arc("microhandle_site", MICROWAVE, -1, height),
             lambda: orientation(yaw - AGAINST_DOOR * qpos[MICROWAVE], pitch),
             CLOSED,
@@ -145,16 +134,16 @@ class KitchenExpert:
             stiffness=[0.05, 0.05, 0.15],
         )
         yield from self._arm.hold(3, OPEN)
-        yield from self._retreat(0.10, OPEN)
+        yield from self._arm.retreat(0.10, OPEN)
 
     def _kettle(self) -> Motion:
         """Push it low with open fingers."""
         qpos = self._data.qpos
         kettle = qpos[KETTLE_X : KETTLE_X + 3].copy()
-        hand = self._hand(pitch=-0.4, spread=0.07)
-        yield from self._way(beside(kettle, 0.0, -0.24, 0.16), hand, OPEN)
-        yield from self._approach(beside(kettle, 0.0, -0.17, 0.065), hand, OPEN, within=0.035, within_rad=0.6)
-        goal, x = 0.70 + self._around(0.03), kettle[0] + self._around(0.01)
+        hand = self._arm.orient(pitch=-0.4, spread=0.07)
+        yield from self._arm.go(beside(kettle, 0.0, -0.24, 0.16), hand, OPEN)
+        yield from self._arm.approach(beside(kettle, 0.0, -0.17, 0.065), hand, OPEN, within=0.035, within_rad=0.6)
+        goal, x = 0.70 + self._arm.around(0.03), kettle[0] + self._arm.around(0.01)
 
         def behind() -> Vector:
             y = qpos[KETTLE_Y]
@@ -163,7 +152,7 @@ class KitchenExpert:
         def lifting() -> Vector:
             return orientation(pitch=-0.4 + 0.5 * (qpos[KETTLE_Y] - 0.35))
 
-        yield from self._push(
+        yield from self._arm.push(
             behind,
             lifting,
             OPEN,
@@ -171,16 +160,16 @@ class KitchenExpert:
             speed=0.04,
             stiffness=[0.02, 0.12, 0.15],
         )
-        yield from self._retreat(0.2, OPEN, up=0.12)
+        yield from self._arm.retreat(0.2, OPEN, up=0.12)
 
     def _burner(self, knob: str, joint: int, goal: float, pitch: float) -> Motion:
         """Turn the knob with the closed fist on the upper left of its bar."""
         centre = self._site(knob)
-        hand = self._hand(yaw=-0.1, pitch=pitch)
-        radius, goal = 0.034 + self._around(0.003), goal + self._around(0.08)
+        hand = self._arm.orient(yaw=-0.1, pitch=pitch)
+        radius, goal = 0.034 + self._arm.around(0.003), goal + self._arm.around(0.08)
         depth = -0.010
-        yield from self._way(beside(centre, -0.07, -0.12, radius - 0.02), hand, CLOSED)
-        yield from self._approach(beside(centre, -0.05, depth, radius), hand, CLOSED)
+        yield from self._arm.go(beside(centre, -0.07, -0.12, radius - 0.02), hand, CLOSED)
+        yield from self._arm.approach(beside(centre, -0.05, depth, radius), hand, CLOSED)
 
         qpos = self._data.qpos
 
@@ -193,35 +182,34 @@ class KitchenExpert:
         yield from self._arm.press(
             bar, normal, BURNER_FORCE_N, hand, CLOSED, until=lambda: qpos[joint] < goal, limit=25
         )
-        if self._rng.random() < self._holds:
-            yield from self._arm.hold(self._some_steps(), CLOSED)
-        yield from self._retreat(0.12, CLOSED)
+        yield from self._arm.linger(CLOSED)
+        yield from self._arm.retreat(0.12, CLOSED)
 
     def _light_switch(self) -> Motion:
         """Push it to the left with the fist."""
         switch = self._site("light_site")
-        hand = self._hand(pitch=0.05)
-        yield from self._way(beside(switch, 0.06, -0.12, -0.01), hand, CLOSED)
-        yield from self._approach(beside(switch, x=0.065), hand, CLOSED)
+        hand = self._arm.orient(pitch=0.05)
+        yield from self._arm.go(beside(switch, 0.06, -0.12, -0.01), hand, CLOSED)
+        yield from self._arm.approach(beside(switch, x=0.065), hand, CLOSED)
         left = beside(switch, -0.06, 0.005)
         qpos = self._data.qpos
-        yield from self._push(left, hand, CLOSED, until=lambda: qpos[LIGHT] < -0.67, speed=0.03, stiffness=0.05)
-        yield from self._retreat(0.12, CLOSED)
+        yield from self._arm.push(left, hand, CLOSED, until=lambda: qpos[LIGHT] < -0.67, speed=0.03, stiffness=0.05)
+        yield from self._arm.retreat(0.12, CLOSED)
 
     def _slide_cabinet(self) -> Motion:
         """Push the handle to the right with the fist."""
-        handle = beside(self._site("slide_site"), z=self._around(0.03) - 0.10)
+        handle = beside(self._site("slide_site"), z=self._arm.around(0.03) - 0.10)
         if self._door_is_open():
             yield from self._slide_behind_door(handle)
         else:
             yield from self._slide_freely(handle)
-        yield from self._retreat(0.14, CLOSED)
+        yield from self._arm.retreat(0.14, CLOSED)
 
     def _slide_freely(self, handle: Vector) -> Motion:
-        yaw, pitch = -0.1 + self._around(0.1), 0.2 + self._around(0.1)
+        yaw, pitch = -0.1 + self._arm.around(0.1), 0.2 + self._arm.around(0.1)
         hand = orientation(yaw, pitch)
-        yield from self._way(beside(handle, -0.10, -0.14), hand, CLOSED)
-        yield from self._approach(beside(handle, x=-0.06), hand, CLOSED, within=0.015)
+        yield from self._arm.go(beside(handle, -0.10, -0.14), hand, CLOSED)
+        yield from self._arm.approach(beside(handle, x=-0.06), hand, CLOSED, within=0.015)
         qpos = self._data.qpos
         yield from self._slide(handle, lambda: orientation(yaw - qpos[SLIDE], pitch), [0.04, 0.04, 0.04])
 
@@ -230,23 +218,23 @@ class KitchenExpert:
         x, _, z = self._arm.position
         if x < -0.2:
             if z > 2.1:
-                yield from self._bend(LEFT_OF_DOOR, CLOSED, within=0.25)
-            yield from self._bend(BELOW_DOOR, CLOSED, within=0.4)
-        yield from self._bend(RIGHT_OF_DOOR, CLOSED)
-        yield from self._bend(BEHIND_DOOR, CLOSED, within=0.15)
-        yaw = 0.42 + self._around(0.04)
+                yield from self._arm.pose(LEFT_OF_DOOR, CLOSED, within=0.25)
+            yield from self._arm.pose(BELOW_DOOR, CLOSED, within=0.4)
+        yield from self._arm.pose(RIGHT_OF_DOOR, CLOSED)
+        yield from self._arm.pose(BEHIND_DOOR, CLOSED, within=0.15)
+        yaw = 0.42 + self._arm.around(0.04)
         hand = orientation(yaw, roll=np.pi / 2)
         inside = beside(handle, x=-0.055)
         outside = beside(inside, 0.17 * np.sin(yaw), -0.17 * np.cos(yaw))
         yield from self._arm.move(outside, hand, CLOSED, within_rad=0.2, stiffness=0.2, limit=20)
-        yield from self._approach(inside, hand, CLOSED, within_rad=0.3, stiffness=0.2, speed=0.03)
+        yield from self._arm.approach(inside, hand, CLOSED, within_rad=0.3, stiffness=0.2, speed=0.03)
         yield from self._slide(handle, hand, [0.04, 0.1, 0.04])
 
     def _slide(self, handle: Vector, hand: Target, stiffness: list[float]) -> Motion:
         """Push the handle, which is where it says, up to the goal."""
         qpos = self._data.qpos
-        start, goal = qpos[SLIDE], 0.37 + self._around(0.03)
-        yield from self._push(
+        start, goal = qpos[SLIDE], 0.37 + self._arm.around(0.03)
+        yield from self._arm.push(
             lambda: beside(handle, x=qpos[SLIDE] - start + 0.05),
             hand,
             CLOSED,
@@ -258,10 +246,10 @@ class KitchenExpert:
     def _hinge_cabinet(self) -> Motion:
         """Pull the door by its handle until the hand fits behind it, and push its inner face."""
         qpos = self._data.qpos
-        height, yaw, pitch = -0.08 + self._around(0.03), self._around(0.12), 0.2 + self._around(0.1)
+        height, yaw, pitch = -0.08 + self._arm.around(0.03), self._arm.around(0.12), 0.2 + self._arm.around(0.1)
         yield from self._grip("hinge_site2", orientation(yaw, pitch), height)
-        ajar = 0.8 + self._around(0.05)
-        yield from self._push(
+        ajar = 0.8 + self._arm.around(0.05)
+        yield from self._arm.push(
             self._arc("hinge_site2", HINGE, 1, height),
             lambda: orientation(yaw - AGAINST_DOOR * qpos[HINGE], pitch),
             CLOSED,
@@ -270,7 +258,7 @@ class KitchenExpert:
             stiffness=[0.05, 0.05, 0.1],
         )
         yield from self._arm.hold(3, OPEN)
-        yield from self._retreat(0.11, OPEN)
+        yield from self._arm.retreat(0.11, OPEN)
 
         hinge = self._data.xanchor[HINGE].copy()
         z = self._site("hinge_site2")[2] + height - hinge[2]
@@ -280,11 +268,11 @@ class KitchenExpert:
             cos, sin = np.cos(qpos[HINGE]), np.sin(qpos[HINGE])
             return beside(hinge, -radius * cos - gap * sin, -radius * sin + gap * cos, z)
 
-        hand = self._hand(yaw=-0.3, pitch=pitch, spread=0.1)
+        hand = self._arm.orient(yaw=-0.3, pitch=pitch, spread=0.1)
         for radius, gap in ((0.47, 0.03), (0.34, 0.05)):
-            yield from self._dodge(behind(radius, gap), hand)
-        goal = 1.38 + self._around(0.06)
-        yield from self._push(
+            yield from self._arm.dodge(behind(radius, gap), hand)
+        goal = 1.38 + self._arm.around(0.06)
+        yield from self._arm.push(
             lambda: behind(0.32, -0.08),
             hand,
             CLOSED,
@@ -292,7 +280,7 @@ class KitchenExpert:
             speed=0.05,
             stiffness=0.04,
         )
-        yield from self._dodge(beside(self._arm.position, -0.10, -0.10, -0.06), hand)
+        yield from self._arm.dodge(beside(self._arm.position, -0.10, -0.10, -0.06), hand)
 
     # Parts that sub-tasks share.
 
@@ -301,8 +289,8 @@ class KitchenExpert:
         handle = beside(self._site(site), z=height)
         ahead = hand[:, 2] * [1.0, 1.0, 0.0]
         ahead /= np.linalg.norm(ahead)
-        yield from self._way(beside(handle - 0.12 * ahead, z=above), hand, OPEN, within_rad=0.35)
-        yield from self._approach(handle + HANDLE_DEPTH_M * ahead, hand, OPEN, within_rad=0.3, stiffness=0.15)
+        yield from self._arm.go(beside(handle - 0.12 * ahead, z=above), hand, OPEN, within_rad=0.35)
+        yield from self._arm.approach(handle + HANDLE_DEPTH_M * ahead, hand, OPEN, within_rad=0.3, stiffness=0.15)
         yield from self._arm.hold(4, CLOSED)
 
     def _arc(self, site: str, joint: int, sign: int, height: float, ahead: float = 0.2) -> Callable[[], Vector]:
@@ -315,83 +303,6 @@ class KitchenExpert:
             return beside(centre, cos * x - sin * y, sin * x + cos * y, z + height)
 
         return point
-
-    def _way(self, position: Vector, hand: Vector, gripper: float, within_rad: float = 0.25) -> Motion:
-        """Go to near a position through free space."""
-        end = position + self._rng.normal(0.0, WAYPOINT_M * self._jitter, 3)
-        way = end - self._arm.position
-        if self._rng.random() < self._detours and np.linalg.norm(way) > DETOUR_FROM_M:
-            via = self._arm.position + way / 2 + self._rng.normal(0.0, DETOUR_M, 3)
-            via[1] = min(via[1], end[1])  # not into the furniture
-            yield from self._arm.move(via, hand, gripper, speed=self._speed(), within=0.05, within_rad=9.0, limit=20)
-        yield from self._arm.move(end, hand, gripper, speed=self._speed(), within=0.03, within_rad=within_rad, limit=45)
-        if self._rng.random() < self._pauses:
-            yield from self._arm.hold(self._some_steps(), gripper)
-
-    def _approach(
-        self,
-        position: Vector,
-        hand: Vector,
-        gripper: float,
-        within: float = 0.012,
-        within_rad: float = 0.6,
-        stiffness: float = 0.12,
-        speed: float = SPEED_M,
-    ) -> Motion:
-        """Go to exactly a position in contact or next to it."""
-        return self._arm.move(
-            position,
-            hand,
-            gripper,
-            speed=self._speed(speed),
-            within=within,
-            within_rad=within_rad,
-            stiffness=stiffness,
-            limit=25,
-        )
-
-    def _push(
-        self,
-        position: Target,
-        hand: Target,
-        gripper: float,
-        *,
-        until: Callable[[], bool],
-        speed: float,
-        stiffness: float | list[float],
-    ) -> Motion:
-        """Move in contact until the element is where it should be, and at times stay some steps longer."""
-        weights = np.asarray(stiffness)
-        yield from self._arm.move(
-            position, hand, gripper, until=until, speed=self._speed(speed), stiffness=weights, limit=45
-        )
-        if self._rng.random() < self._holds:
-            yield from self._arm.hold(self._some_steps(), gripper)
-
-    def _dodge(self, position: Vector, hand: Vector) -> Motion:
-        """Go past something, however the hand is turned."""
-        return self._arm.move(position, hand, CLOSED, within=0.03, within_rad=np.pi, stiffness=0.06, limit=25)
-
-    def _retreat(self, back: float, gripper: float, up: float = 0.0) -> Motion:
-        """Away from the furniture."""
-        away = beside(self._arm.position, y=-back, z=up)
-        return self._arm.move(away, self._arm.rotation, gripper, within=0.03, limit=12)
-
-    def _bend(self, posture: list[float], gripper: float, within: float = 0.3) -> Motion:
-        joints = posture + self._rng.normal(0.0, POSTURE_RAD * self._jitter, len(posture))
-        return self._arm.bend(joints, gripper, within=within, pace=self._speed(1.0))
-
-    def _hand(self, yaw: float = 0.0, pitch: float = 0.0, spread: float = 0.1) -> Vector:
-        return orientation(yaw + self._around(spread), pitch + self._around(spread))
-
-    def _some_steps(self) -> int:
-        return int(self._rng.integers(1, MAX_WAIT + 1))
-
-    def _around(self, spread: float) -> float:
-        return float(self._rng.uniform(-spread, spread)) * self._jitter
-
-    def _speed(self, highest: float = SPEED_M) -> float:
-        return highest * float(self._rng.uniform(self._slowest, 1.0))
 
     def _site(self, name: str) -> Vector:
         return self._data.site(name).xpos.copy()
