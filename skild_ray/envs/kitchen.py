@@ -24,6 +24,8 @@ TASKS: dict[str, tuple[str, ...]] = {
     "mixed": ("microwave", "kettle", "bottom burner", "light switch"),
 }
 SUBTASKS = tuple(kitchen_env.OBS_ELEMENT_GOALS)
+PLAY = "play"
+PLAY_SUBTASKS = 4
 
 NUM_JOINTS = 9
 NUM_POSITIONS = 30
@@ -59,7 +61,9 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
     environment with the same arguments.
 
     Args:
-        task: a key of TASKS, or names of sub-tasks in order.
+        task: a key of TASKS, names of sub-tasks in order, or "play": every `reset` draws four different sub-tasks in
+            random order, all orders with equal probability. They are in `subtasks`, which before the first `reset` has
+            the first four of SUBTASKS, and not in the observation.
         observation: layout of the observation, see above.
         max_episode_steps: steps after which an episode is truncated.
         robot_noise_ratio: scale of the uniform noise on readings of the robot.
@@ -91,6 +95,7 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
             self, task, observation, max_episode_steps, robot_noise_ratio, object_noise_ratio, render_mode
         )
         self.subtasks = _subtasks(task)
+        self._is_play = task == PLAY
         self.layout = observation
         self.max_episode_steps = max_episode_steps
         self.render_mode = render_mode
@@ -121,9 +126,6 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
                 object_noise_ratio * velocity_noise[NUM_JOINTS:],
             )
         )
-        self._elements = [
-            (kitchen_env.OBS_ELEMENT_INDICES[name], kitchen_env.OBS_ELEMENT_GOALS[name]) for name in self.subtasks
-        ]
         self._solved = 0
         self._steps_left = 0
         self._joint_readings = np.zeros(NUM_JOINTS)
@@ -134,6 +136,9 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Begin an episode from the one start state."""
         super().reset(seed=seed)
+        if self._is_play:
+            drawn = self.np_random.permutation(len(SUBTASKS))[:PLAY_SUBTASKS]
+            self.subtasks = tuple(SUBTASKS[index] for index in drawn)
         mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[:] = self._initial_qpos
         mujoco.mj_forward(self.model, self.data)
@@ -169,6 +174,11 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
         if self.render_mode == "human":
             self.render()
         return observation, float(credited), terminated, truncated, {"subtasks_solved": self._solved}
+
+    def is_solved(self, subtask: str) -> bool:
+        """Whether the sub-task, any of SUBTASKS, is solved at this moment: its element is within 0.3 of its goal."""
+        positions = self.data.qpos[kitchen_env.OBS_ELEMENT_INDICES[subtask]]
+        return bool(np.linalg.norm(positions - kitchen_env.OBS_ELEMENT_GOALS[subtask]) < kitchen_env.BONUS_THRESH)
 
     def convert_observations(self, observations: NDArray[Any]) -> NDArray[Any]:
         """Observations [N, d] of a data set in another layout as this environment's [N, D].
@@ -225,18 +235,20 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
     def _credit(self) -> int:
         """Credit what is solved of the remaining sub-tasks, up to the first that is not."""
         before = self._solved
-        qpos = self.data.qpos
-        for element, goal in self._elements[before:]:
-            if np.linalg.norm(qpos[element] - goal) >= kitchen_env.BONUS_THRESH:
+        for subtask in self.subtasks[before:]:
+            if not self.is_solved(subtask):
                 break
             self._solved += 1
         return self._solved - before
 
 
 def _subtasks(task: str | Sequence[str]) -> tuple[str, ...]:
+    if task == PLAY:
+        return SUBTASKS[:PLAY_SUBTASKS]
     if isinstance(task, str):
         if task not in TASKS:
-            raise ValueError(f"unknown kitchen task {task!r}: it is one of {', '.join(TASKS)}, or a list of sub-tasks")
+            known = ", ".join((*TASKS, PLAY))
+            raise ValueError(f"unknown kitchen task {task!r}: it is one of {known}, or a list of sub-tasks")
         return TASKS[task]
     names = tuple(task)
     for name in names:

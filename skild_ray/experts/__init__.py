@@ -7,7 +7,7 @@ from skild_ray.experts.base import Expert
 
 __all__ = ["EXPERTS", "Expert", "load_expert"]
 
-EXPERTS = {"maze": "skild_ray.experts.maze:MazeExpert"}
+EXPERTS = {"maze": "skild_ray.experts.maze:MazeExpert", "kitchen": "skild_ray.experts.kitchen:KitchenExpert"}
 
 
 def load_expert(name: str) -> type[Expert]:

@@ -14,7 +14,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium_robotics.envs.franka_kitchen.kitchen_env import OBS_ELEMENT_GOALS, OBS_ELEMENT_INDICES
 
 from skild_ray.envs import make_env
-from skild_ray.envs.kitchen import TASKS, KitchenEnv
+from skild_ray.envs.kitchen import SUBTASKS, TASKS, KitchenEnv
 
 REST = np.zeros(9, np.float32)
 
@@ -116,6 +116,41 @@ def test_all_at_once() -> None:
     assert env.step(REST)[1:] == (0.0, False, False, {"subtasks_solved": 0})
 
 
+def test_play_draws_an_order_at_every_reset() -> None:
+    env, twin = KitchenEnv(task="play"), KitchenEnv(task="play")
+    assert env.subtasks == SUBTASKS[:4]
+    orders = []
+    for seed in (3, *[None] * 39):
+        _, info = env.reset(seed=seed)
+        twin.reset(seed=seed)
+        assert env.subtasks == twin.subtasks and info == {"subtasks_solved": 0}
+        orders.append(env.subtasks)
+    assert all(len(set(order)) == 4 for order in orders)
+    assert len(set(orders)) > 30
+    for place in range(4):
+        assert {order[place] for order in orders} == set(SUBTASKS)
+
+
+def test_play_counts_in_the_drawn_order() -> None:
+    env = KitchenEnv(task="play")
+    env.reset(seed=0)
+    first, second, *others = env.subtasks
+    put(env, second)
+    assert env.step(REST)[1] == 0.0
+    put(env, first)
+    assert env.step(REST)[1:] == (2.0, False, False, {"subtasks_solved": 2})
+    put(env, *others)
+    assert env.step(REST)[1:] == (2.0, True, False, {"subtasks_solved": 4})
+
+
+def test_tells_of_any_sub_task_whether_it_is_solved() -> None:
+    env = KitchenEnv(task="kbts")
+    env.reset(seed=0)
+    assert not any(map(env.is_solved, SUBTASKS))
+    put(env, "microwave")
+    assert [name for name in SUBTASKS if env.is_solved(name)] == ["microwave"]
+
+
 def test_truncates_at_the_step_limit() -> None:
     env = KitchenEnv(max_episode_steps=2)
     env.reset(seed=0)
@@ -150,7 +185,7 @@ def test_actions_that_are_not_finite_are_errors() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"task": "kbtx"}, "'kbtx'.*kbts, mlsh, mkls, mixed"),
+        ({"task": "kbtx"}, "'kbtx'.*kbts, mlsh, mkls, mixed, play"),
         ({"task": ["kettle", "fridge"]}, "'fridge'.*kettle"),
         ({"task": []}, "at least one"),
         ({"task": ["kettle", "kettle"]}, "different"),

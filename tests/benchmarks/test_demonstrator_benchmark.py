@@ -1,0 +1,22 @@
+"""`python -m benchmarks.demonstrator`, with one episode a task."""
+
+from benchmarks.demonstrator import Outcome, measure, show
+from skild_ray.envs.kitchen import SUBTASKS
+
+
+def test_every_task_is_played() -> None:
+    results = measure(episodes=1, first_seed=3)
+    outcomes: list[dict[str, object]] = results["outcomes"]  # type: ignore[assignment]
+    tasks = [(row["task"], row["limit"]) for row in outcomes]
+    expected = [*SUBTASKS, "kbts", "mlsh", "mkls", "play"]
+    assert tasks == [(task, 280) for task in expected] + [("play", 400)]
+    assert all(row["solved"] in (0.0, 1.0) and row["max_steps"] == row["mean_steps"] for row in outcomes)
+    assert results["env_steps_per_s"] > 0  # type: ignore[operator]
+    show(results)
+
+
+def test_episodes_count_up_to_the_limit() -> None:
+    outcome = Outcome.of("play", 280, 10, [100, 280, 281, None])
+    assert (outcome.solved, outcome.mean_steps, outcome.max_steps) == (0.5, 190.0, 280)
+    assert outcome.unsolved_seeds == [12, 13]
+    assert Outcome.of("play", 280, 0, [None]).mean_steps == 0.0
