@@ -162,9 +162,7 @@ class Arm:
             torque += rotation_jacobian.T @ (rotation_stiffness * turn)
             yield self._action(RESPONSE * torque / self._gains, gripper)
 
-    def bend(
-        self, joints: Vector, gripper: float, *, within: float = 0.3, pace: float = 1.0, limit: int = 30
-    ) -> Motion:
+    def bend(self, joints: Vector, gripper: float, *, within: float = 0.3, pace: float = 1.0) -> Motion:
         """Move every joint to its angle, at `pace` times the highest speed, until all are within `within` rad of it."""
         joints = np.clip(joints, LOWEST, HIGHEST)
         for _ in range(BEND_STEPS):
