@@ -95,7 +95,9 @@ def offline_curves(stage: str, metrics: Metrics) -> Markup:
     figures = []
     for name in names:
         title, unit = LOSS_TITLES.get(name, (name.replace("_", " "), ""))
-        lines = [("training", metrics[f"train_{name}"]), ("held out", metrics[f"val_{name}"])]
+        columns = (("training", f"train_{name}"), ("held out", f"val_{name}"))
+        unknown = np.full_like(steps, np.nan)  # some losses are held-out episodes' only
+        lines = [(label, metrics.get(column, unknown)) for label, column in columns]
         kept = (steps[kept_rows[-1]], metrics[f"val_{name}"][kept_rows[-1]]) if len(kept_rows) else None
         figures.append(_panel(f"{stage}-{name}", title, unit, "iterations", steps, lines, kept=kept))
     return panels(figures)

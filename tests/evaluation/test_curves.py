@@ -23,6 +23,8 @@ def test_offline_panels_follow_the_columns_of_the_stage():
     assert "Action error of the decoder" in page
     assert "held out" in page
     assert "kept" in page
+    del losses["train_action_mse"]  # as of the posterior
+    assert offline_curves("skill_prior", {"iteration": steps, **losses}).count("<svg") == 2
 
 
 def test_downstream_panels_need_values():
