@@ -178,14 +178,13 @@ def _checkpoints(work: Path) -> list[Path]:
 def _save(algo: SkiLD, work: Path, rows: list[Row], keep: int) -> None:
     """Write a checkpoint under a temporary name, rename it, and remove the oldest of those before it."""
     final = work / f"{PREFIX}{algo.counts['env_steps']:012d}"
-    if final.exists():
-        return
     with writable(work):
-        draft = work / "draft"
-        shutil.rmtree(draft, ignore_errors=True)
-        algo.save_to_path(str(draft.resolve()))
-        (draft / ROWS_FILE).write_text(json.dumps(rows))
-        draft.rename(final)
+        if not final.exists():
+            draft = work / "draft"
+            shutil.rmtree(draft, ignore_errors=True)
+            algo.save_to_path(str(draft.resolve()))
+            (draft / ROWS_FILE).write_text(json.dumps(rows))
+            draft.rename(final)
         for old in [path for path in _checkpoints(work) if path.name <= final.name][:-keep]:
             shutil.rmtree(old, ignore_errors=True)
 
