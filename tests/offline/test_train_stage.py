@@ -82,10 +82,13 @@ def test_artifacts_belong_together(experiment: Experiment, stages: Stages) -> No
         assert artifact.facts["iterations"] == 120
 
 
-def test_data_are_recorded(stages: Stages, task_agnostic: Trajectories, demonstrations: Trajectories) -> None:
-    for artifact in stages.values():
-        assert artifact.record["data"]["task_agnostic"] == task_agnostic.fingerprint()
-        assert artifact.record["data"]["demonstrations"] == demonstrations.fingerprint()
+def test_the_data_a_stage_uses_are_recorded(
+    stages: Stages, task_agnostic: Trajectories, demonstrations: Trajectories
+) -> None:
+    play, demos = {"task_agnostic": task_agnostic.fingerprint()}, {"demonstrations": demonstrations.fingerprint()}
+    assert stages["skill_prior"].record["data"] == play
+    assert stages["skill_posterior"].record["data"] == demos
+    assert stages["demo_discriminator"].record["data"] == play | demos
 
 
 def test_held_out_losses_fall(stages: Stages) -> None:
