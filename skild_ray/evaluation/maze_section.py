@@ -22,6 +22,7 @@ from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE
 QUARTERS = ("First quarter", "Second quarter", "Third quarter", "Last quarter")
 MAX_STATES = 20_000
 MAX_PATHS = 30
+MAX_TRAJECTORIES = 8  # of a quarter, in a small map
 PATH_STRIDE = 8
 
 States = NDArray[np.float32]
@@ -117,7 +118,7 @@ def _trajectories(states: States, following: NDArray[np.int64], part: NDArray[np
     """Positions along a few of the episodes that begin in a part of the replay."""
     first = np.setdiff1d(part, following)
     paths = []
-    for row in first[np.linspace(0, len(first) - 1, min(len(first), MAX_PATHS)).astype(int)]:
+    for row in first[np.linspace(0, len(first) - 1, min(len(first), MAX_TRAJECTORIES)).astype(int)]:
         rows = [row]
         while following[rows[-1]] >= 0:
             rows.append(following[rows[-1]])
