@@ -30,7 +30,6 @@ from skild_ray.errors import ArtifactError
 
 SCHEMA = 2
 PACKAGES = ("skild_ray", "ray", "torch", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
-WORK = ".work"
 MODEL_FILE, RECORD_FILE = "model.safetensors", "artifact.json"
 
 
@@ -91,11 +90,17 @@ def open_artifact(run_dir: Path, stage: str) -> Artifact:
 
 def require_input(artifact: Artifact, source: Artifact) -> None:
     """Raise ArtifactError unless `artifact` was made from exactly `source`."""
-    recorded = artifact.record["inputs"].get(source.stage)
+    remedy = f"train it again: skild-ray train {artifact.stage.replace('_', '-')} EXPERIMENT"
+    require_hash(str(artifact.path), artifact.record["inputs"], source, remedy)
+
+
+def require_hash(name: str, hashes: Mapping[str, str], source: Artifact, remedy: str) -> None:
+    """Raise ArtifactError unless `hashes`, those of what `name` was made from by stage, have that of `source`."""
+    recorded = hashes.get(source.stage)
     if recorded != source.model_hash:
         raise ArtifactError(
-            f"{artifact.path}: was trained from another {source.stage} ({str(recorded)[:12]}) than {source.path} "
-            f"({source.model_hash[:12]}); train it again: skild-ray train {artifact.stage.replace('_', '-')} EXPERIMENT"
+            f"{name}: was trained from another {source.stage} ({str(recorded)[:12]}) than {source.path} "
+            f"({source.model_hash[:12]}); {remedy}"
         )
 
 
@@ -170,7 +175,7 @@ def publish(
 
 def work_folder(experiment: Experiment, stage: str, fingerprint: str) -> Path:
     """Where a stage that is made from the inputs of `fingerprint` keeps its checkpoints."""
-    return experiment.run_dir / WORK / f"{stage}-{fingerprint}"
+    return experiment.run_dir / ".work" / f"{stage}-{fingerprint}"
 
 
 def versions() -> dict[str, str]:

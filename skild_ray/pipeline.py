@@ -45,12 +45,12 @@ class Run:
             ArtifactError: an input stage is missing, damaged or was made for something else.
             DataError: a data set is missing or does not fit.
         """
-        if stage not in (*OFFLINE_STAGES, stage_name(self.experiment)):
+        last = stage_name(self.experiment)
+        if stage not in (*OFFLINE_STAGES, last):
             weight = self.experiment.algorithm.env_reward_weight
             raise ConfigError(
-                f"algorithm.env_reward_weight is {weight}, so this experiment's stage 4 is "
-                f"{stage_name(self.experiment).replace('_', '-')}: skild-ray train "
-                f"{stage_name(self.experiment).replace('_', '-')} EXPERIMENT"
+                f"algorithm.env_reward_weight is {weight}, so this experiment's stage 4 is {last.replace('_', '-')}: "
+                f"skild-ray train {last.replace('_', '-')} EXPERIMENT"
             )
         inputs = [self._input(name) for name in self._inputs(stage)]
         made_from = self._fingerprint(stage, inputs)

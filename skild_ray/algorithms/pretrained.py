@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skild_ray.artifacts import Artifact, open_artifact, require_input
+from skild_ray.artifacts import Artifact, open_artifact, require_hash, require_input
 from skild_ray.config import Experiment, load_experiment
-from skild_ray.errors import ArtifactError
 from skild_ray.models.discriminator import Discriminator
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.models.networks import fold
@@ -83,13 +82,9 @@ class Pretrained:
         return {artifact.stage: artifact.model_hash for artifact in self.artifacts}
 
     def require(self, hashes: Mapping[str, str]) -> None:
-        """Raise ArtifactError unless these are the artifacts that had `hashes`."""
+        """Raise ArtifactError unless these are the artifacts that a checkpoint with these `hashes` was trained from."""
         for artifact in self.artifacts:
-            if hashes[artifact.stage] != artifact.model_hash:
-                raise ArtifactError(
-                    f"{artifact.path}: the checkpoint was trained from another one ({hashes[artifact.stage][:12]}, not "
-                    f"{artifact.model_hash[:12]}); restore that one, or train stage 4 anew"
-                )
+            require_hash("the checkpoint", hashes, artifact, "restore that one, or train stage 4 anew")
 
     @property
     def experiment(self) -> Experiment:

@@ -92,12 +92,11 @@ def offline_curves(stage: str, metrics: Metrics) -> Markup:
     if {"action_mse", "reconstruction"} <= set(names):  # the latter is half the former, plus a constant
         names.remove("reconstruction")
     steps, kept_rows = metrics["iteration"], np.flatnonzero(metrics.get("kept", 0))
+    unknown = np.full_like(steps, np.nan)  # some losses are held-out episodes' only
     figures = []
     for name in names:
         title, unit = LOSS_TITLES.get(name, (name.replace("_", " "), ""))
-        columns = (("training", f"train_{name}"), ("held out", f"val_{name}"))
-        unknown = np.full_like(steps, np.nan)  # some losses are held-out episodes' only
-        lines = [(label, metrics.get(column, unknown)) for label, column in columns]
+        lines = [("training", metrics.get(f"train_{name}", unknown)), ("held out", metrics[f"val_{name}"])]
         kept = (steps[kept_rows[-1]], metrics[f"val_{name}"][kept_rows[-1]]) if len(kept_rows) else None
         figures.append(_panel(f"{stage}-{name}", title, unit, "iterations", steps, lines, kept=kept))
     return panels(figures)

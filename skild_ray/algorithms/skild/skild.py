@@ -362,7 +362,8 @@ class SkiLD(RLlibAlgorithm):
         self._probed = now
         restored: list[int] = super().restore_env_runners(env_runner_group)
         self._requested -= set(restored)
-        self._start_anew(restored)
+        if restored:  # an empty list would mean all runners to RLlib
+            self._start_anew(restored)
         return restored
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
@@ -392,21 +393,17 @@ class SkiLD(RLlibAlgorithm):
             self._open_episodes, self._recent = {}, {}
             if self._shift:
                 self._shift = ShiftedTransitions()
-            self._start_anew()
+            self._start_anew(None)
+            self.env_runner_group.fetch_ready_async_reqs(tags=SAMPLE_TAG)  # what was asked for before
+            self._requested.clear()
 
-    def _start_anew(self, runners: list[int] | None = None) -> None:
-        """Let env runners (default: all) drop what they are at and begin episodes that nobody has seen.
+    def _start_anew(self, runners: list[int] | None) -> None:
+        """Let these env runners (None: all) drop what they are at and begin episodes that nobody has seen.
 
         RLlib seeds a runner by its index alone, so that one which is restarted would play its first episodes again.
         """
-        group = self.env_runner_group
-        if runners == []:
-            return
         seed = functools.partial(_reseed, entropy=(self.config.seed or 0, self._counts["env_steps"]))
-        group.foreach_env_runner(seed, remote_worker_ids=runners, local_env_runner=runners is None)
-        if runners is None:
-            group.fetch_ready_async_reqs(tags=SAMPLE_TAG)  # of the time before
-            self._requested.clear()
+        self.env_runner_group.foreach_env_runner(seed, remote_worker_ids=runners, local_env_runner=runners is None)
 
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
         self._accept_older_weights()
