@@ -83,7 +83,8 @@ class SkillModel(Section):
 
     horizon: int = Field(10, gt=0, description="H: environment steps a skill lasts")
     latent_dim: int = Field(10, gt=0, description="dimensions of the skill z")
-    hidden: int = Field(128, gt=0, description="units of the hidden layers and of the encoder's LSTM")
+    hidden: int = Field(128, gt=0, description="units of the encoder's LSTM and of the heads' hidden layers")
+    decoder_hidden: int = Field(128, gt=0, description="units of the decoder's hidden layers")
     decoder_layers: int = Field(5, ge=0, description="hidden blocks of the decoder")
     head_layers: int = Field(6, ge=0, description="hidden blocks of prior, posterior and policy")
     decoder_norm: Norm = "batch"

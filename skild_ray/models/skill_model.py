@@ -83,9 +83,8 @@ class SkillModel(nn.Module):
         super().__init__()
         self.standardize = Standardizer(observation_dim)
         self.encoder = Encoder(observation_dim, action_dim, config)
-        self.decoder = Predictor(
-            observation_dim + config.latent_dim, action_dim, config.hidden, config.decoder_layers, config.decoder_norm
-        )
+        inputs = observation_dim + config.latent_dim
+        self.decoder = Predictor(inputs, action_dim, config.decoder_hidden, config.decoder_layers, config.decoder_norm)
         self.prior = SkillHead(observation_dim, config)
 
     def fit_standardizers(self, observations: Tensor) -> None:
