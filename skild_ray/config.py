@@ -61,7 +61,10 @@ class Source(Section):
     dataset: str | None = Field(None, description="Minari id, D4RL-style .hdf5 file, or folder of SPiRL-style files")
     generate: Generate | None = None
     weight: float = Field(1.0, gt=0, description="share of the sampled windows, relative to the other sources")
-    max_episodes: int | None = Field(None, gt=0, description="use the first so many episodes only")
+    select: list[str] | None = Field(
+        None, min_length=1, description="use only the episodes that solve exactly these sub-tasks in this order"
+    )
+    max_episodes: int | None = Field(None, gt=0, description="use the first so many of these episodes only")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Source":
@@ -303,17 +306,16 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
     Raises:
         ConfigError: one line that names file and key, with the nearest valid key where one is unknown.
     """
-    merged = _read(Path(path), ())
-    for text in overrides:
-        merged = _merge(merged, _override(text), f"--set {text}")
-    try:
-        plain = OmegaConf.to_container(merged, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
-    try:
-        return Experiment.model_validate(plain)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error)}") from None
+    return _validate(_read(Path(path), ()), overrides, str(path))
+
+
+def override_experiment(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
+    """The experiment with `a.b=value` overrides.
+
+    Raises:
+        ConfigError: as `load_experiment`.
+    """
+    return _validate(OmegaConf.create(experiment.model_dump()), overrides, experiment.name)
 
 
 def to_yaml(experiment: Experiment) -> str:
@@ -325,6 +327,19 @@ def fingerprint(*parts: object) -> str:
     """Short SHA-256 of JSON-able values or sections: equal exactly where everything that went in is equal."""
     plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _validate(content: Any, overrides: Sequence[str], origin: str) -> Experiment:
+    for text in overrides:
+        content = _merge(content, _override(text), f"--set {text}")
+    try:
+        plain = OmegaConf.to_container(content, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{origin}: {str(error).splitlines()[0]}") from None
+    try:
+        return Experiment.model_validate(plain)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_explain(error)}") from None
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> Any:

@@ -70,6 +70,14 @@ class ConvertingLineEnv(LineEnv):
         return np.concatenate((observations, np.ones_like(observations)), axis=1)
 
 
+class TaskLineEnv(LineEnv):
+    """Has tasks, which are all the same."""
+
+    def __init__(self, task: str | list[str] = "any"):
+        super().__init__()
+        self.task = task
+
+
 class LineExpert:
     """Walks to the right at random speed."""
 

@@ -13,7 +13,7 @@ from skild_ray.cli import app, main
 from skild_ray.config import Experiment, to_yaml
 from skild_ray.data.generate import dataset_id, generate
 
-COMMANDS = ("data generate", "data import", "data info", "train", "pipeline", "evaluate", "report")
+COMMANDS = ("data generate", "data download", "data import", "data info", "train", "pipeline", "evaluate", "report")
 
 
 class Outcome(NamedTuple):
@@ -81,6 +81,26 @@ def test_unknown_environment(run: Run, experiment: Experiment, tmp_path: Path) -
     _is_one_line(
         run("train", "skill-prior", path, "--set", "environment.id=skild_ray/Maize-v0"), 2, "skild_ray/Maze-v0"
     )
+
+
+def test_neither_world_nor_experiment(run: Run) -> None:
+    for command in (["data", "generate", "kitchn", "--play"], ["data", "import", "play.h5", "a/b-v0", "kitchn"]):
+        _is_one_line(run(*command), 2, "'kitchn'", "maze, kitchen", "experiment file")
+
+
+@pytest.mark.parametrize("options", [[], ["--play", "--task", "kbts"]])
+def test_what_to_generate_in_a_world(run: Run, options: list[str]) -> None:
+    _is_one_line(run("data", "generate", "kitchen", *options), 2, "kitchen", "--play", "--task")
+
+
+def test_unknown_task_of_a_world(run: Run, minari_root: Path) -> None:
+    _is_one_line(run("data", "generate", "maze", "--task", "home"), 2, "unknown maze task 'home'", "target, random")
+    _is_one_line(run("data", "generate", "maze", "--play", "--set", "envronment.id=x"), 2, "'environment'")
+
+
+def test_options_of_worlds_with_an_experiment(run: Run, experiment: Experiment, tmp_path: Path) -> None:
+    path = _write(experiment, tmp_path)
+    _is_one_line(run("data", "generate", path, "--seed", "0"), 2, path, "--set")
 
 
 def test_missing_input_stage(run: Run, experiment: Experiment, tmp_path: Path) -> None:
@@ -177,6 +197,17 @@ def test_info_of_a_generated_data_set(experiment: Experiment, minari_root: Path,
     _generate(experiment)
     source = experiment.data.task_agnostic[0].generate
     assert source is not None
-    result = CliRunner().invoke(app, ["data", "info", dataset_id(source, experiment.environment, experiment.seed)])
-    assert result.exit_code == 0
-    assert str(source.episodes) in result.output
+    name = dataset_id(source, experiment.environment, experiment.seed)
+    for options, order in (([], "orders"), (["--select", "goal"], f"{source.episodes} of {source.episodes}")):
+        result = CliRunner().invoke(app, ["data", "info", name, *options])
+        assert result.exit_code == 0
+        assert str(source.episodes) in result.output and order in result.output
+
+
+def test_maze_play_and_demonstrations(run: Run, minari_root: Path, ray_session: None) -> None:
+    for options in (["--play", "--seed", "3"], ["--task", "target", "--noise", "0.1"]):
+        result = CliRunner().invoke(app, ["data", "generate", "maze", *options, "--episodes", "2"])
+        assert result.exit_code == 0, result.output
+    shown = CliRunner().invoke(app, ["data", "info", "maze/target-v0"])
+    assert "0-1 g" in shown.output
+    _is_one_line(run("data", "generate", "maze", "--play", "--episodes", "2"), 1, "maze/play-v0", "minari delete")

@@ -1,7 +1,7 @@
 """Data sets by name, in any of the formats that are read, checked and laid out for an environment."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from skild_ray.data.episode import Episode
 from skild_ray.data.hdf5_files import read_d4rl, read_spirl
-from skild_ray.data.minari_store import MinariWriter, dataset_exists, read_minari
+from skild_ray.data.minari_store import MinariWriter, dataset_exists, read_metadata, read_minari, read_subtasks
+from skild_ray.data.orders import Order, describe_orders, indices_of, order_from_states
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.errors import DataError
 
@@ -19,7 +20,18 @@ HDF5_SUFFIXES = (".hdf5", ".h5")
 ACTION_TOLERANCE = 1e-3  # what rounding may add
 
 
-def load_dataset(name: str, environment: gym.Env | None = None, max_episodes: int | None = None) -> Trajectories:
+def is_minari(name: str) -> bool:
+    """Whether the name of a data set is a Minari id rather than the path of a file or folder."""
+    path = Path(name).expanduser()
+    return not (path.suffix in HDF5_SUFFIXES or path.is_dir() or name.startswith((".", "/", "~")))
+
+
+def load_dataset(
+    name: str,
+    environment: gym.Env | None = None,
+    max_episodes: int | None = None,
+    select: Sequence[str] | None = None,
+) -> Trajectories:
     """Load a data set into memory.
 
     Args:
@@ -27,12 +39,19 @@ def load_dataset(name: str, environment: gym.Env | None = None, max_episodes: in
         environment: whose observations and actions the data must fit. Observations of another layout are converted if
             it has a method `convert_observations`.
         max_episodes: load the first so many.
+        select: only of the episodes that solve exactly these sub-tasks in this order, as `read_orders` says.
 
     Raises:
-        DataError: if the data set is missing or cannot be read, has a value that is not finite, or does not fit the
-            environment; the message names the data set.
+        DataError: if the data set is missing or cannot be read, has a value that is not finite, does not fit the
+            environment, or has no episode to select; the message names the data set.
     """
-    episodes = list(_read(name, max_episodes))
+    if select is None:
+        episodes = list(_read(name, max_episodes))
+    else:
+        episodes = _read_with_orders(name, environment)
+        with _naming(name):
+            selected = indices_of([episode.subtasks for episode in episodes], select)
+        episodes = [episodes[index] for index in selected[:max_episodes]]
     with _naming(name):
         data = Trajectories.from_episodes(
             [episode.observations for episode in episodes], [episode.actions for episode in episodes]
@@ -44,11 +63,23 @@ def load_dataset(name: str, environment: gym.Env | None = None, max_episodes: in
         return data if observations is data.observations else replace(data, observations=observations)
 
 
+def read_orders(name: str, environment: gym.Env | None = None) -> list[Order]:
+    """Names of the sub-tasks that each episode solves, in order.
+
+    They are those in the metadata of a Minari data set's episode or else those that its states show, see
+    `order_from_states`.
+
+    Raises:
+        DataError: see `load_dataset`.
+    """
+    return [episode.subtasks for episode in _read_with_orders(name, environment)]
+
+
 def import_dataset(name: str, minari_id: str, environment: gym.Env) -> int:
     """Store a data set of any format as a Minari data set in the environment's own layout.
 
     Where the format lacks the last state of an episode, the last action is dropped, because Minari wants one state more
-    than actions. Missing rewards become 0.
+    than actions. Missing rewards become 0. The orders of `read_orders` become metadata of the episodes.
 
     Args:
         name: see `load_dataset`.
@@ -64,10 +95,16 @@ def import_dataset(name: str, minari_id: str, environment: gym.Env) -> int:
     if dataset_exists(minari_id):
         raise DataError(f"there is a Minari data set {minari_id!r} already: choose another id or delete it")
     load_dataset(name, environment)
+    episodes = _read_with_orders(name, environment, rewards=True)
     with _naming(name):
-        episodes = [_complete(episode, environment) for episode in _read(name, None, rewards=True)]
+        episodes = [_complete(episode, environment) for episode in episodes]
         kept = [episode for episode in episodes if len(episode.actions)]
-    metadata = {"description": f"{name}, imported", "author": {"skild_ray"}, "algorithm_name": "imported"}
+    known = read_metadata(name) if is_minari(name) else {}
+    metadata = {
+        "description": f"Imported from {name}.{describe_orders(episode.subtasks for episode in kept)}",
+        "author": known.get("author", {"unknown"}),
+        "algorithm_name": known.get("algorithm_name", "unknown"),
+    }
     writer = MinariWriter(
         minari_id, environment.observation_space, environment.action_space, metadata, environment.spec
     )
@@ -77,16 +114,27 @@ def import_dataset(name: str, minari_id: str, environment: gym.Env) -> int:
 
 
 def _read(name: str, max_episodes: int | None, rewards: bool = False) -> Iterator[Episode]:
+    if is_minari(name):
+        return read_minari(name, max_episodes, rewards)
     path = Path(name).expanduser()
-    if path.suffix in HDF5_SUFFIXES:
-        if not path.is_file():
-            raise DataError(f"{path}: there is no such file")
-        return read_d4rl(path, max_episodes)
     if path.is_dir():
         return read_spirl(path, max_episodes)
-    if name.startswith((".", "/", "~")):
+    if path.suffix not in HDF5_SUFFIXES:
         raise DataError(f"{path}: there is no such folder")
-    return read_minari(name, max_episodes, rewards)
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file")
+    return read_d4rl(path, max_episodes)
+
+
+def _read_with_orders(name: str, environment: gym.Env | None, rewards: bool = False) -> list[Episode]:
+    """All episodes with their `subtasks`."""
+    episodes = list(_read(name, None, rewards))
+    told = read_subtasks(name) if is_minari(name) else [()] * len(episodes)
+    with _naming(name):
+        return [
+            replace(episode, subtasks=order or order_from_states(episode.observations, environment))
+            for episode, order in zip(episodes, told, strict=True)
+        ]
 
 
 def _complete(episode: Episode, environment: gym.Env) -> Episode:

@@ -10,7 +10,8 @@ from skild_ray.cluster import connect
 from skild_ray.config import Environment, Generate, fingerprint
 from skild_ray.data.collect import Failure, Request, collect
 from skild_ray.data.episode import Episode
-from skild_ray.data.minari_store import MinariWriter, dataset_exists
+from skild_ray.data.minari_store import MinariWriter, dataset_exists, read_metadata
+from skild_ray.data.orders import Order, describe_orders
 from skild_ray.errors import DataError, SkildError
 from skild_ray.experts import load_expert
 
@@ -36,6 +37,7 @@ def generate(
     seed: int,
     workers: int | None = None,
     progress: ProgressCallback | None = None,
+    name: str | None = None,
 ) -> str:
     """Let an expert play episodes and store them as a Minari data set, unless that was done before.
 
@@ -48,23 +50,29 @@ def generate(
         seed: episode i depends on (seed, i).
         workers: Ray tasks at a time, one core each; default: as many as the cluster has cores.
         progress: called with (episodes kept so far, episodes wanted).
+        name: Minari id of the data set; default: `dataset_id`.
 
     Returns:
         The Minari id.
 
     Raises:
         ConfigError: if there is no such environment or expert.
-        DataError: if more than half of the episodes fail, the environment or the expert raises (the message names the
-            episode and its seed), or the data set cannot be written.
+        DataError: if there is another data set of this name, more than half of the episodes fail, the environment or
+            the expert raises (the message names the episode and its seed), or the data set cannot be written.
     """
-    name = dataset_id(source, environment, seed)
-    if dataset_exists(name):
-        return name
     request = Request.of(source, environment, seed)
+    derived = dataset_id(source, environment, seed)
+    name = name or derived
+    if dataset_exists(name):
+        if name != derived and read_metadata(name).get("skild_ray", {}).get("request") != request.model_dump():
+            raise DataError(
+                f"there is a data set {name!r} already, with other content: choose another name, or delete it with "
+                f"'minari delete {name}'"
+            )
+        return name
     load_expert(request.expert)
     env = request.make_env()
     metadata = {
-        "description": f"{request.episodes} episodes of scripted expert {request.expert!r} in {request.environment}",
         "algorithm_name": f"scripted expert {request.expert}",
         "author": {"skild_ray"},
         "skild_ray": {"version": _version(), "request": request.model_dump(mode="json")},
@@ -73,13 +81,16 @@ def generate(
     try:
         with MinariWriter(name, env.observation_space, env.action_space, metadata, env.spec) as writer:
             batch: list[Episode] = []
+            orders: list[Order] = []
             for done, episode in enumerate(_solved(request, workers), start=1):
                 batch.append(episode)
+                orders.append(episode.subtasks)
                 if len(batch) == WRITE_BATCH or done == request.episodes:
                     writer.append(batch)
                     batch = []
                 if progress:
                     progress(done, request.episodes)
+            writer.update_metadata({"description": _describe(request) + describe_orders(orders)})
     finally:
         env.close()
     return name
@@ -145,6 +156,15 @@ def _outcomes(request: Request, workers: int | None) -> Iterator[Episode | Failu
     finally:
         for reference in running:
             ray.cancel(reference)
+
+
+def _describe(request: Request) -> str:
+    arguments = ", ".join(f"{key}={value}" for key, value in request.env_kwargs.items())
+    return (
+        f"{request.episodes:,} episodes of the scripted expert `{request.expert}` in `{request.environment}` with "
+        f"{arguments or 'its default arguments'}, seed {request.seed}; noise of std {request.action_noise:g} on the "
+        "executed actions, not on the recorded ones."
+    )
 
 
 def _version() -> str:

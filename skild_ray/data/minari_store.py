@@ -31,9 +31,24 @@ SEPARATOR = ", "
 EPISODE_OVERHEAD = 20_000
 
 
+def datasets_root() -> Path:
+    """The folder of the local Minari data sets: MINARI_DATASETS_PATH, or ~/.minari/datasets.
+
+    Raises:
+        DataError: if it cannot be made.
+    """
+    try:
+        return get_dataset_path()
+    except OSError as error:
+        raise DataError(
+            f"{error.filename}: cannot make this folder ({error.strerror}); choose another place for data sets with "
+            "the environment variable MINARI_DATASETS_PATH"
+        ) from None
+
+
 def dataset_exists(dataset_id: str) -> bool:
-    """Whether the local Minari data sets (MINARI_DATASETS_PATH, ~/.minari/datasets) include this one."""
-    return (_root() / dataset_id / "data").is_dir()
+    """Whether the local Minari data sets include this one."""
+    return (datasets_root() / dataset_id / "data").is_dir()
 
 
 def open_minari(dataset_id: str) -> MinariDataset:
@@ -44,8 +59,8 @@ def open_minari(dataset_id: str) -> MinariDataset:
     """
     if not dataset_exists(dataset_id):
         raise DataError(
-            f"data set {dataset_id!r} is not in {_root()}: download it with 'minari download {dataset_id}' or make the "
-            "ones of an experiment with 'skild-ray data generate EXPERIMENT'"
+            f"data set {dataset_id!r} is not in {datasets_root()}: download it with 'skild-ray data download "
+            f"{dataset_id}' or make the ones of an experiment with 'skild-ray data generate EXPERIMENT'"
         )
     with _reading(dataset_id):
         return minari.load_dataset(dataset_id)
@@ -80,11 +95,22 @@ def read_minari(dataset_id: str, max_episodes: int | None = None, rewards: bool 
 
 
 def read_subtasks(dataset_id: str) -> list[tuple[str, ...]]:
-    """Order of the sub-tasks of every episode that has one in its metadata."""
+    """Order of the sub-tasks of every episode in its metadata; empty where it has none."""
     dataset = open_minari(dataset_id)
     with _reading(dataset_id):
         metadata = list(dataset.storage.get_episode_metadata(dataset.episode_indices))
-    return [tuple(str(entry[SUBTASKS_KEY]).split(SEPARATOR)) for entry in metadata if SUBTASKS_KEY in entry]
+    return [tuple(filter(None, str(entry.get(SUBTASKS_KEY, "")).split(SEPARATOR))) for entry in metadata]
+
+
+def read_metadata(dataset_id: str) -> dict[str, Any]:
+    """Metadata of a local data set.
+
+    Raises:
+        DataError: see `open_minari`.
+    """
+    dataset = open_minari(dataset_id)
+    with _reading(dataset_id):
+        return dataset.storage.metadata
 
 
 class MinariWriter:
@@ -118,7 +144,7 @@ class MinariWriter:
         self._id = dataset_id
         self._spaces = {"observation_space": observation_space, "action_space": action_space}
         self._metadata, self._spec = metadata, spec
-        self._final = _root() / dataset_id
+        self._final = datasets_root() / dataset_id
         self._draft = self._final.with_name(f".{self._final.name}.{uuid4().hex[:8]}")
 
     def __enter__(self) -> "MinariWriter":
@@ -132,6 +158,11 @@ class MinariWriter:
                 {"dataset_id": self._id, "minari_version": minari.__version__, **self._metadata}
             )
         return self
+
+    def update_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """Add to the metadata of the data set, or replace what is there."""
+        with self._writing():
+            self._storage.update_metadata(dict(metadata))
 
     def append(self, episodes: Sequence[Episode]) -> None:
         """Write complete episodes (T + 1 observations, rewards) behind those already there."""
@@ -179,16 +210,6 @@ class MinariWriter:
             ) from error
 
 
-def _root() -> Path:
-    try:
-        return get_dataset_path()
-    except OSError as error:
-        raise DataError(
-            f"{error.filename}: cannot make this folder ({error.strerror}); choose another place for data sets with "
-            "the environment variable MINARI_DATASETS_PATH"
-        ) from None
-
-
 def _has_key(dataset: MinariDataset) -> bool:
     return isinstance(dataset.observation_space, spaces.Dict) and OBSERVATION_KEY in dataset.observation_space.spaces
 
@@ -224,7 +245,10 @@ def _reading(dataset_id: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, AssertionError) as error:
-        raise DataError(f"data set {dataset_id!r} in {_root()} cannot be read: {_one_line(error)}") from error
+        raise DataError(
+            f"data set {dataset_id!r} in {datasets_root()} cannot be read: {_one_line(error)}; if it is damaged, "
+            "delete its folder there and make or download it again"
+        ) from error
 
 
 def _one_line(error: Exception) -> str:

@@ -1,7 +1,8 @@
-"""The trajectories of an experiment, made where they are missing."""
+"""The trajectories of an experiment, made where they are missing, and the data sets of a world."""
 
+import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from skild_ray.config import Experiment, Source
 from skild_ray.data.formats import load_dataset
@@ -36,12 +37,50 @@ def load_sources(
             key = f"data.{kind}[{index}]"
             try:
                 name = source.dataset or _generated(source, experiment, key, workers)
-                loaded.append(load_dataset(name, env, source.max_episodes))
+                loaded.append(load_dataset(name, env, source.max_episodes, source.select))
             except DataError as error:
                 raise DataError(f"{key}: {error}") from error
         return loaded
     finally:
         env.close()
+
+
+def generate_named(
+    world: Experiment,
+    task: str | Sequence[str] | None,
+    *,
+    name: str | None = None,
+    episodes: int | None = None,
+    action_noise: float | None = None,
+) -> str:
+    """Let the expert of a world make a data set.
+
+    Args:
+        world: see `skild_ray.experts.worlds`.
+        task: what to demonstrate, the argument `task` of the world's environment; None for task-agnostic play.
+        name: Minari id; default: `<world>/<task>-v0`, `<world>/play-v0` for play.
+        episodes: to keep; default: the world's own number.
+        action_noise: see `Generate`; default: the world's own.
+
+    Returns:
+        The Minari id, of a new data set or of one that is there with the same content.
+
+    Raises:
+        SkildError: see `generate`.
+    """
+    (source,) = world.data.task_agnostic if task is None else world.data.demonstrations
+    assert source.generate is not None
+    changes: dict[str, Any] = {"episodes": episodes, "action_noise": action_noise}
+    if task is not None:
+        changes["env_kwargs"] = {**source.generate.env_kwargs, "task": task}
+    wanted = source.generate.model_copy(update={key: value for key, value in changes.items() if value is not None})
+    words = "play" if task is None else task if isinstance(task, str) else " ".join(task)
+    name = name or f"{world.name}/{re.sub(r'[^a-z0-9]+', '-', words.lower()).strip('-')}-v0"
+    workers = world.resources.data_workers
+    if dataset_exists(name):
+        return generate(wanted, world.environment, world.seed, workers, name=name)
+    with TaskProgress(f"generate {name}", wanted.episodes, "episodes") as bar:
+        return generate(wanted, world.environment, world.seed, workers, lambda done, _: bar.update(done), name)
 
 
 def _generated(source: Source, experiment: Experiment, key: str, workers: int | None) -> str:

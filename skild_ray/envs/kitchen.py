@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import gymnasium as gym
@@ -64,6 +65,12 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
         task: a key of TASKS, names of sub-tasks in order, or "play": every `reset` draws four different sub-tasks in
             random order, all orders with equal probability. They are in `subtasks`, which before the first `reset` has
             the first four of SUBTASKS, and not in the observation.
+        rare: a task as above whose transitions, one of its sub-tasks directly followed by the next, are to be rare in
+            "play"; None for the equal probability.
+        rare_share: with `rare`, the share of the episodes whose order has at least one of these transitions; orders
+            with one are equally probable among themselves, as are those without. Without `rare` it would be the share
+            of such orders among all 7 * 6 * 5 * 4 = 840, 163 / 840 = 0.194 for "mlsh", and a single transition's
+            60 / 840 = 0.071; with it, a transition of "mlsh" is in rare_share * 60 / 163 = 0.37 rare_share of them.
         observation: layout of the observation, see above.
         max_episode_steps: steps after which an episode is truncated.
         robot_noise_ratio: scale of the uniform noise on readings of the robot.
@@ -85,6 +92,8 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
         robot_noise_ratio: float = 0.01,
         object_noise_ratio: float = 0.0005,
         render_mode: str | None = None,
+        rare: str | Sequence[str] | None = None,
+        rare_share: float = 0.02,
     ):
         if observation not in get_args(Layout):
             raise ValueError(f"unknown observation layout {observation!r}: it is one of {', '.join(DIMENSIONS)}")
@@ -92,10 +101,20 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
             modes = ", ".join(self.metadata["render_modes"])
             raise ValueError(f"unknown render mode {render_mode!r}: it is None or one of {modes}")
         EzPickle.__init__(
-            self, task, observation, max_episode_steps, robot_noise_ratio, object_noise_ratio, render_mode
+            self,
+            task,
+            observation,
+            max_episode_steps,
+            robot_noise_ratio,
+            object_noise_ratio,
+            render_mode,
+            rare,
+            rare_share,
         )
         self.subtasks = _subtasks(task)
         self._is_play = task == PLAY
+        self._rare = None if rare is None else _rare_transitions(task, rare, rare_share)
+        self._rare_share = rare_share
         self.layout = observation
         self.max_episode_steps = max_episode_steps
         self.render_mode = render_mode
@@ -137,8 +156,7 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
         """Begin an episode from the one start state."""
         super().reset(seed=seed)
         if self._is_play:
-            drawn = self.np_random.permutation(len(SUBTASKS))[:PLAY_SUBTASKS]
-            self.subtasks = tuple(SUBTASKS[index] for index in drawn)
+            self.subtasks = self._draw_order()
         mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[:] = self._initial_qpos
         mujoco.mj_forward(self.model, self.data)
@@ -177,8 +195,18 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
 
     def is_solved(self, subtask: str) -> bool:
         """Whether the sub-task, any of SUBTASKS, is solved at this moment: its element is within 0.3 of its goal."""
-        positions = self.data.qpos[kitchen_env.OBS_ELEMENT_INDICES[subtask]]
-        return bool(np.linalg.norm(positions - kitchen_env.OBS_ELEMENT_GOALS[subtask]) < kitchen_env.BONUS_THRESH)
+        return bool(_is_at_goal(self.data.qpos, subtask))
+
+    def solved(self, observations: NDArray[Any]) -> dict[str, NDArray[np.bool_]]:
+        """For each of SUBTASKS, whether it is solved in the observations [N, d], of any layout: bool [N].
+
+        As `is_solved`, but from the noisy readings.
+
+        Raises:
+            ValueError: if the observations are of no known layout.
+        """
+        positions = _positions(observations)
+        return {subtask: _is_at_goal(positions, subtask) for subtask in SUBTASKS}
 
     def convert_observations(self, observations: NDArray[Any]) -> NDArray[Any]:
         """Observations [N, d] of a data set in another layout as this environment's [N, D].
@@ -191,12 +219,9 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
         dimensions = observations.shape[-1]
         if dimensions == DIMENSIONS[self.layout]:
             return observations
-        if dimensions not in DIMENSIONS.values():
-            raise ValueError(f"observations have {dimensions} dimensions, kitchen layouts have 30, 59 or 60")
+        positions = _positions(observations)
         if self.layout == "franka":
             raise ValueError(f"{dimensions}-dimensional observations lack the velocities of the 'franka' layout")
-        is_franka = dimensions == DIMENSIONS["franka"]
-        positions = observations[..., _FRANKA_TO_POSITIONS] if is_franka else observations[..., :NUM_POSITIONS]
         if self.layout == "qpos":
             return positions
         goals = np.broadcast_to(_goal().astype(positions.dtype), positions.shape)
@@ -232,6 +257,14 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
             observation[NUM_POSITIONS:] = _goal()[: observation.size - NUM_POSITIONS]
         return observation
 
+    def _draw_order(self) -> tuple[str, ...]:
+        wants_rare = self._rare is not None and bool(self.np_random.uniform() < self._rare_share)
+        while True:
+            drawn = self.np_random.permutation(len(SUBTASKS))[:PLAY_SUBTASKS]
+            order = tuple(SUBTASKS[index] for index in drawn)
+            if self._rare is None or wants_rare != self._rare.isdisjoint(pairwise(order)):
+                return order
+
     def _credit(self) -> int:
         """Credit what is solved of the remaining sub-tasks, up to the first that is not."""
         before = self._solved
@@ -257,6 +290,30 @@ def _subtasks(task: str | Sequence[str]) -> tuple[str, ...]:
     if not names or len(set(names)) < len(names):
         raise ValueError(f"a kitchen task is a list of different sub-tasks, at least one, got {list(names)}")
     return names
+
+
+def _rare_transitions(task: str | Sequence[str], rare: str | Sequence[str], share: float) -> frozenset[tuple[str, str]]:
+    transitions = frozenset(pairwise(_subtasks(rare)))
+    if task != PLAY or rare == PLAY or not transitions:
+        raise ValueError(f"rare {rare!r} must be a task of at least two sub-tasks, with the task 'play', not {task!r}")
+    if not 0 <= share <= 1:
+        raise ValueError(f"rare_share must be in [0, 1], got {share}")
+    return transitions
+
+
+def _positions(observations: NDArray[Any]) -> NDArray[Any]:
+    """The 30 positions of observations in any layout."""
+    dimensions = observations.shape[-1]
+    if dimensions not in DIMENSIONS.values():
+        raise ValueError(f"observations have {dimensions} dimensions, kitchen layouts have 30, 59 or 60")
+    is_franka = dimensions == DIMENSIONS["franka"]
+    return observations[..., _FRANKA_TO_POSITIONS] if is_franka else observations[..., :NUM_POSITIONS]
+
+
+def _is_at_goal(positions: NDArray[Any], subtask: str) -> NDArray[np.bool_]:
+    """Whether the element of the sub-task is within 0.3 of its goal, in positions [..., 30]: bool [...]."""
+    offset = positions.take(kitchen_env.OBS_ELEMENT_INDICES[subtask], -1) - kitchen_env.OBS_ELEMENT_GOALS[subtask]
+    return np.sqrt(np.einsum("...i,...i", offset, offset)) < kitchen_env.BONUS_THRESH
 
 
 @cache

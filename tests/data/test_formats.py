@@ -8,8 +8,9 @@ from gymnasium import spaces
 from line_world import ConvertingLineEnv, LineEnv
 from minari.data_collector import EpisodeBuffer
 
-from skild_ray.data.describe import describe_dataset
-from skild_ray.data.formats import import_dataset, load_dataset
+from skild_ray.data.describe import describe_dataset, environment_of
+from skild_ray.data.formats import import_dataset, load_dataset, read_orders
+from skild_ray.data.orders import order_from_states
 from skild_ray.envs import make_env
 from skild_ray.errors import DataError
 
@@ -173,7 +174,7 @@ def test_missing_data_set_names_place_and_commands(minari_root: Path) -> None:
         load_dataset("D4RL/kitchen/mixed-v2")
     message = str(caught.value)
     assert str(minari_root) in message and "\n" not in message
-    assert "minari download D4RL/kitchen/mixed-v2" in message and "skild-ray data generate" in message
+    assert "skild-ray data download D4RL/kitchen/mixed-v2" in message and "skild-ray data generate" in message
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
@@ -226,20 +227,134 @@ def test_unsuitable_spaces_are_named(minari_root: Path) -> None:
 
 def test_describe(minari_root: Path) -> None:
     write_minari("line/walk-v0")
-    minari.load_dataset("line/walk-v0").storage.update_episode_metadata([{"subtasks": "a, b"}] * 2 + [{}])
     rows = dict(describe_dataset("line/walk-v0"))
     assert rows["episodes"] == "3" and rows["transitions"] == "12"
     assert rows["episode length"] == "min 3, mean 4.0, max 5"
     assert rows["observations"].startswith("2 dimensions, ")
-    assert rows["sub-tasks"] == "a, b: 2 episodes"
     assert rows["fingerprint"] == load_dataset("line/walk-v0").fingerprint()
+    assert "orders" not in dict(describe_dataset(write_d4rl(minari_root / "flat.h5", {"terminals": ends(4)})))
 
 
-def test_real_kitchen_demonstrations(real_data: Path) -> None:
-    env = make_env("skild_ray/Kitchen-v0", {})
-    data = load_dataset("kitchen/teleop-complete15-v2", env)
-    assert (data.num_episodes, len(data), data.action_dim) == (15, 3304, 9)
-    assert data.observation_dim == 60
-    assert np.abs(data.actions).max() <= 1
-    raw = minari.load_dataset("kitchen/teleop-complete15-v2")[0].observations["observation"]
-    assert np.allclose(data.episode(0)[0][0, :9], raw[0, :9])
+ORDERS = ["open, push", "open, push", "", "push, open, pull", "open, push"]
+
+
+@pytest.fixture
+def with_orders(minari_root: Path) -> str:
+    """Five episodes of 3, 4, ..., 7 transitions with ORDERS in their metadata."""
+    write_minari("line/walk-v0", episodes=[episode(index, 3 + index) for index in range(5)])
+    minari.load_dataset("line/walk-v0").storage.update_episode_metadata(
+        [{"subtasks": order} if order else {} for order in ORDERS]
+    )
+    return "line/walk-v0"
+
+
+def test_description_of_orders(with_orders: str) -> None:
+    rows = dict(describe_dataset(with_orders))
+    assert [line.split() for line in rows["orders"].splitlines()] == [
+        ["3", "(", "60.0%)", "open,", "push"],
+        ["1", "(", "20.0%)", "none"],
+        ["1", "(", "20.0%)", "push,", "open,", "pull"],
+    ]
+    assert [line.split(maxsplit=3) for line in rows["sub-task to sub-task"].splitlines()] == [
+        ["3", "(", "60.0%)", "open -> push"],
+        ["1", "(", "20.0%)", "push -> open"],
+        ["1", "(", "20.0%)", "open -> pull"],
+    ]
+    assert rows["order of each episode"] == ("o open, pul pull, pus push\n0-1 o-pus; 2 none; 3 pus-o-pul; 4 o-pus")
+
+
+def test_description_of_selected_episodes(with_orders: str) -> None:
+    rows = dict(describe_dataset(with_orders, select=["open", "push"]))
+    assert rows["episodes"] == "3 of 5" and rows["transitions"] == "14"
+    assert rows["order of each episode"] == "o open, p push\n0-1 op; 4 op"
+    with pytest.raises(DataError, match=r"'line/walk-v0': no episode .* push; .*: open, push \(3 episodes\); push, op"):
+        describe_dataset(with_orders, select=["push"])
+
+
+def test_select_takes_the_episodes_with_exactly_this_order(with_orders: str) -> None:
+    assert load_dataset(with_orders, select=["open", "push"]).lengths.tolist() == [3, 4, 7]
+    assert load_dataset(with_orders, max_episodes=2, select=("open", "push")).lengths.tolist() == [3, 4]
+    assert load_dataset(with_orders, LineEnv(), select=["push", "open", "pull"]).lengths.tolist() == [6]
+    with pytest.raises(
+        DataError, match="'line/walk-v0': no episode solves exactly push, open; the most frequent orders"
+    ):
+        load_dataset(with_orders, select=["push", "open"])
+
+
+def test_nothing_to_select_where_no_order_is_known(dataset: str) -> None:
+    with pytest.raises(DataError, match="solves exactly goal; no order of its episodes is known"):
+        load_dataset(dataset, LineEnv(), select=["goal"])
+
+
+def test_orders_are_found_in_states() -> None:
+    class Env(LineEnv):
+        def solved(self, observations: np.ndarray) -> dict[str, np.ndarray]:
+            if observations.shape[1] != 4:
+                raise ValueError("four flags are needed")
+            return {name: observations[:, index] > 0 for index, name in enumerate("abcd")}
+
+    states = np.zeros((5, 4))
+    states[2, 0] = states[1, 1] = states[4, 1] = states[0, 3] = 1
+    assert order_from_states(states, Env()) == ("b", "a")
+    assert order_from_states(states, LineEnv()) == order_from_states(states, None) == ()
+    with pytest.raises(DataError, match="four flags"):
+        order_from_states(states[:, :2], Env())
+
+
+HUMAN = "kitchen/teleop-complete15-v2"
+HUMAN_ORDER = ("microwave", "kettle", "light switch", "slide cabinet")
+
+
+def test_real_kitchen_demonstrations_are_converted_exactly(real_data: Path, tmp_path: Path) -> None:
+    raw = list(minari.load_dataset(HUMAN))
+    franka = np.concatenate([e.observations["observation"][:-1] for e in raw]).astype(np.float32)
+    actions = np.concatenate([e.actions for e in raw]).astype(np.float32)
+    positions = np.concatenate((franka[:, :9], franka[:, 18:39]), axis=1)
+    assert franka.shape == (3304, 59) and positions.shape == (3304, 30)
+    envs = {layout: make_env("skild_ray/Kitchen-v0", {"observation": layout}) for layout in ("franka", "qpos", "d4rl")}
+    goal = envs["d4rl"].reset(seed=0)[0][30:]
+    d4rl = np.concatenate((positions, np.broadcast_to(goal, positions.shape)), axis=1)
+    expected = {"franka": franka, "qpos": positions, "d4rl": d4rl}
+    files = {
+        name: write_d4rl(
+            tmp_path / f"{name}.hdf5",
+            {"timeouts": np.isin(np.arange(3304), np.cumsum([len(e.actions) for e in raw]) - 1)},
+            observations=expected[name],
+            actions=actions,
+            rewards=np.zeros(3304),
+        )
+        for name in ("qpos", "d4rl")
+    }
+    for source, layouts in {HUMAN: expected, files["d4rl"]: ("qpos", "d4rl"), files["qpos"]: ("qpos", "d4rl")}.items():
+        for layout in layouts:
+            data = load_dataset(source, envs[layout])
+            assert np.array_equal(data.observations, expected[layout]) and np.array_equal(data.actions, actions)
+            assert data.lengths.tolist() == [len(e.actions) for e in raw]
+
+
+def test_orders_of_real_kitchen_demonstrations(real_data: Path) -> None:
+    environment = environment_of(HUMAN)
+    assert environment is not None and environment.id == "skild_ray/Kitchen-v0"
+    env = make_env(environment.id, {})
+    assert read_orders(HUMAN, env) == [HUMAN_ORDER] * 15
+    rows = dict(describe_dataset(HUMAN, env))
+    assert rows["order of each episode"].endswith("\n0-14 mkls")
+    assert load_dataset(HUMAN, env, select=HUMAN_ORDER).num_episodes == 15
+    with pytest.raises(DataError, match=r"exactly kettle; .*: microwave, kettle, light switch, slide cabinet \(15 epi"):
+        load_dataset(HUMAN, env, select=["kettle"])
+
+
+def test_import_keeps_orders_and_authors(real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kitchen").mkdir()
+    (tmp_path / HUMAN).symlink_to(real_data / HUMAN)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    env = make_env("skild_ray/Kitchen-v0", {"observation": "qpos"})
+    assert import_dataset(HUMAN, "kitchen/imported-v0", env) == 15
+    stored = minari.load_dataset("kitchen/imported-v0")
+    assert read_orders("kitchen/imported-v0") == [HUMAN_ORDER] * 15
+    assert "microwave, kettle, light switch, slide cabinet" in stored.storage.metadata["description"]
+    assert stored.storage.metadata["algorithm_name"] == "human teleoperation"
+    raw = minari.load_dataset(HUMAN)[14]
+    positions = np.r_[0:9, 18:39]
+    assert np.array_equal(stored[14].observations, raw.observations["observation"][:, positions].astype(np.float32))
+    assert np.array_equal(stored[14].rewards, raw.rewards)

@@ -6,13 +6,15 @@ import minari
 import numpy as np
 import pytest
 from line_world import LineEnv
+from minari.cli import app as minari_cli
+from typer.testing import CliRunner
 
-from skild_ray.config import Environment, Experiment, Generate
+from skild_ray.config import Environment, Experiment, Generate, Source
 from skild_ray.data.collect import Request, collect
 from skild_ray.data.formats import load_dataset
 from skild_ray.data.generate import dataset_id, generate
 from skild_ray.data.minari_store import MinariWriter
-from skild_ray.data.sources import load_sources
+from skild_ray.data.sources import generate_named, load_sources
 from skild_ray.errors import ConfigError, DataError
 
 LINE = Environment(id="line_world:LineEnv")
@@ -73,6 +75,44 @@ def test_an_equal_request_is_reused_and_another_is_not() -> None:
     assert len({first, *others}) == 7
     same = Environment(id="line_world:LineEnv", kwargs={"max_episode_steps": 30})
     assert dataset_id(walk(), same, 0) == others[4]
+
+
+def test_named_data_sets(minari_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expert = {"expert": "line_world:LineExpert"}
+    world = Experiment.model_validate(
+        {
+            "name": "line",
+            "environment": {"id": "line_world:TaskLineEnv"},
+            "data": {
+                "task_agnostic": [{"generate": {**expert, "episodes": 5, "env_kwargs": {"task": "any"}}}],
+                "demonstrations": [{"generate": {**expert, "episodes": 2, "action_noise": 0.1}}],
+            },
+        }
+    )
+    assert generate_named(world, None) == "line/play-v0"
+    assert generate_named(world, ["left", "far right"], episodes=3) == "line/left-far-right-v0"
+    assert generate_named(world, "far", name="line/mine-v1", action_noise=0.0) == "line/mine-v1"
+    stored = {name: minari.load_dataset(f"line/{name}") for name in ("play-v0", "left-far-right-v0", "mine-v1")}
+    assert [len(dataset) for dataset in stored.values()] == [5, 3, 2]
+    requests = [dataset.storage.metadata["skild_ray"]["request"] for dataset in stored.values()]
+    assert [request["env_kwargs"]["task"] for request in requests] == ["any", ["left", "far right"], "far"]
+    assert [request["action_noise"] for request in requests] == [0.0, 0.1, 0.0]
+    capsys.readouterr()
+    assert generate_named(world, None) == "line/play-v0"
+    assert not capsys.readouterr().out
+    with pytest.raises(DataError, match=r"'line/play-v0' already, with other content: .* 'minari delete line/play-v0'"):
+        generate_named(world.model_copy(update={"seed": 1}), None)
+
+
+def test_minari_describes_a_data_set() -> None:
+    generate(walk(2, env_kwargs={"max_episode_steps": 30}, action_noise=0.25), LINE, seed=3, name="line/walk-v0")
+    shown = CliRunner().invoke(minari_cli, ["show", "line/walk-v0"])
+    assert shown.exit_code == 0
+    text = " ".join(shown.output.split())
+    assert "2 episodes of the scripted expert line_world:LineExpert in line_world:LineEnv with" in text
+    assert "max_episode_steps=30, seed 3; noise of std 0.25 on the executed actions" in text
+    assert "Sub-tasks: goal. The order of each episode is its metadata subtasks." in text
+    assert "scripted expert line_world:LineExpert" in text
 
 
 def test_seeds_give_different_data() -> None:
@@ -191,6 +231,13 @@ def test_load_sources(minari_root: Path, capsys: pytest.CaptureFixture[str]) -> 
     again = load_sources(sources, experiment, "task_agnostic")
     assert [part.fingerprint() for part in again] == [part.fingerprint() for part in loaded]
     assert not capsys.readouterr().out
+    selected = Source(dataset=stored, select=["goal"], max_episodes=5)
+    assert load_sources([selected], experiment, "demonstrations")[0].num_episodes == 5
+    wrong = selected.model_copy(update={"select": ["gaol"]})
+    with pytest.raises(
+        DataError, match=r"^data.demonstrations\[0\]: data set '.*': no episode solves exactly gaol; .*goal"
+    ):
+        load_sources([wrong], experiment, "demonstrations")
     with pytest.raises(DataError, match=r"data.demonstrations\[0\]: data set 'line/gone-v0' is not in"):
         load_sources(experiment.data.demonstrations, experiment, "demonstrations")
 

@@ -1,6 +1,7 @@
 """The kitchen: the original's physics, sub-tasks in order, observation layouts."""
 
 import copy
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,28 @@ def test_play_draws_an_order_at_every_reset() -> None:
         assert {order[place] for order in orders} == set(SUBTASKS)
 
 
+def test_the_draw_of_an_order_is_as_it_was() -> None:
+    env = KitchenEnv(task="play")
+    env.reset(seed=7)
+    drawn = np.random.Generator(np.random.PCG64(np.random.SeedSequence(7))).permutation(7)[:4]
+    assert env.subtasks == tuple(SUBTASKS[index] for index in drawn)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_rare_transitions(share: float) -> None:
+    env, twin = (KitchenEnv(task="play", rare="mlsh", rare_share=share) for _ in range(2))
+    rare = set(pairwise(TASKS["mlsh"]))
+    orders = []
+    for seed in range(100):
+        env.reset(seed=seed)
+        twin.reset(seed=seed)
+        assert env.subtasks == twin.subtasks and len(set(env.subtasks)) == 4
+        orders.append(env.subtasks)
+    count = sum(not rare.isdisjoint(pairwise(order)) for order in orders)
+    assert 100 * share - 15 * (0 < share < 1) <= count <= 100 * share + 15 * (0 < share < 1)
+    assert len(set(orders)) > 50
+
+
 def test_play_counts_in_the_drawn_order() -> None:
     env = KitchenEnv(task="play")
     env.reset(seed=0)
@@ -149,6 +172,20 @@ def test_tells_of_any_sub_task_whether_it_is_solved() -> None:
     assert not any(map(env.is_solved, SUBTASKS))
     put(env, "microwave")
     assert [name for name in SUBTASKS if env.is_solved(name)] == ["microwave"]
+
+
+@pytest.mark.parametrize("layout", ["d4rl", "franka", "qpos"])
+def test_tells_from_observations_what_is_solved(layout: Any) -> None:
+    env = KitchenEnv(observation=layout)
+    observations = [env.reset(seed=0)[0]]
+    for name in SUBTASKS:
+        put(env, name)
+        observations.append(env.step(REST)[0])
+    solved = KitchenEnv().solved(np.array(observations))
+    assert tuple(solved) == SUBTASKS
+    assert [flags.tolist() for flags in solved.values()] == [[row > index for row in range(8)] for index in range(7)]
+    with pytest.raises(ValueError, match="97 dimensions"):
+        env.solved(np.zeros((3, 97)))
 
 
 def test_truncates_at_the_step_limit() -> None:
@@ -189,6 +226,10 @@ def test_actions_that_are_not_finite_are_errors() -> None:
         ({"task": ["kettle", "fridge"]}, "'fridge'.*kettle"),
         ({"task": []}, "at least one"),
         ({"task": ["kettle", "kettle"]}, "different"),
+        ({"task": "kbts", "rare": "mlsh"}, "with the task 'play'"),
+        ({"task": "play", "rare": ["kettle"]}, "at least two sub-tasks"),
+        ({"task": "play", "rare": "mlsx"}, "unknown kitchen task 'mlsx'"),
+        ({"task": "play", "rare": "mlsh", "rare_share": 1.5}, r"\[0, 1\], got 1.5"),
         ({"observation": "pixels"}, "'pixels'.*d4rl, franka, qpos"),
         ({"render_mode": "ascii"}, "'ascii'.*rgb_array"),
     ],

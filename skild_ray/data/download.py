@@ -1,0 +1,42 @@
+"""Data sets from Minari's hub."""
+
+import logging
+import shutil
+
+import minari
+
+from skild_ray.data.minari_store import dataset_exists, datasets_root, open_minari
+from skild_ray.errors import DataError
+
+
+def download(dataset_id: str) -> bool:
+    """Download a Minari data set, unless it is here; one that does not arrive whole is removed again.
+
+    MINARI_REMOTE names another hub than Minari's own.
+
+    Returns:
+        Whether it was downloaded.
+
+    Raises:
+        DataError: if there is no such data set, the hub cannot be reached, or what is here cannot be read.
+    """
+    if dataset_exists(dataset_id):
+        open_minari(dataset_id)
+        return False
+    folder = datasets_root() / dataset_id
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it reports each of its own repeated attempts
+    arrived = False
+    try:
+        minari.download_dataset(dataset_id)
+        open_minari(dataset_id)
+        arrived = True
+    except Exception as error:  # the client of each kind of hub raises its own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"data set {dataset_id!r} cannot be downloaded ({reason}): check the id and the connection with 'minari "
+            f"list remote', or run 'minari download {dataset_id}' on another machine and copy the folder to {folder}"
+        ) from error
+    finally:
+        if not arrived:
+            shutil.rmtree(folder, ignore_errors=True)
+    return True
