@@ -71,9 +71,11 @@ def main(paths: Sequence[str]) -> None:
     for path in paths:
         try:
             _film(Path(path))
-        except SkildError as error:
-            print(error, file=sys.stderr)
-            sys.exit(NOT_REPEATABLE if isinstance(error, _NotRepeatableError) else error.exit_code)
+        except Exception as error:  # whatever an environment, or a broken library, raises
+            kind = "" if isinstance(error, SkildError) else f"{type(error).__name__}: "
+            print(kind + " ".join(str(error).split()), file=sys.stderr, flush=True)
+            # At once: half-made OpenGL contexts raise again, and say something else, when they are cleared away.
+            os._exit(NOT_REPEATABLE if isinstance(error, _NotRepeatableError) else 1)
 
 
 class _NotRepeatableError(SkildError):
