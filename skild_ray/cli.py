@@ -154,7 +154,8 @@ def pipeline(experiment: File, overrides: Overrides = None) -> None:
 
     loaded = load_experiment(experiment, overrides or ())
     artifact = Run(loaded).train_all()
-    show(evaluate_run(artifact.path, loaded.evaluation.episodes, loaded.evaluation.seed))
+    evaluation = loaded.evaluation
+    show(evaluate_run(artifact.path, evaluation.episodes, evaluation.seed, evaluation.videos))
     print(f"report: {write_report(loaded.run_dir)}")
 
 
@@ -164,13 +165,14 @@ def evaluate(
     episodes: Annotated[int, typer.Option(min=1, help="episodes, once deterministic and once sampled")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="seed of the episodes")] = 1000,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the results here")] = None,
+    video: Annotated[int, typer.Option(min=0, help="deterministic episodes to film, into `videos` beside --json")] = 0,
 ) -> None:
     """Play complete episodes: success, return and sub-tasks with 95 % confidence intervals."""
     from skild_ray.evaluation.results import evaluate_target, show
 
     if json_file and not json_file.parent.is_dir():
         raise ConfigError(f"--json {json_file}: there is no folder {json_file.parent}")
-    results = evaluate_target(target, episodes, seed)
+    results = evaluate_target(target, episodes, seed, video, json_file.parent if json_file else Path())
     show(results)
     if json_file:
         json_file.write_text(json.dumps(results, indent=2))

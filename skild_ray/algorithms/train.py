@@ -6,7 +6,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +52,11 @@ def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
     with writable(work):
         work.mkdir(parents=True, exist_ok=True)
     config = SkiLDConfig.from_experiment(experiment)
-    _try_environment(config)
+    subtasks = _try_environment(config)
     _say_what_is_missing(experiment)
     algo = config.build_algo()
     try:
-        rows = _train(algo, experiment, stage, work)
+        rows = _train(algo, experiment, stage, work, subtasks)
         _save(algo, work, rows, keep=1)
         replay = work / REPLAY_FILE
         with writable(replay):
@@ -81,13 +81,18 @@ def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
     return artifact
 
 
-def _try_environment(config: SkiLDConfig) -> None:
-    """One reset and one skill: an environment that never works would be rebuilt by the env runners for ever."""
+def _try_environment(config: SkiLDConfig) -> list[str]:
+    """One reset and one skill: an environment that never works would be rebuilt by the env runners for ever.
+
+    Returns the names of its sub-tasks, numbers where it draws them anew for every episode.
+    """
     config.validate()
     env = make_skill_env(config.env_config)
     try:
         env.reset(seed=0)
         env.step(np.zeros((env.num_envs, env.latent_dim), np.float32))
+        fixed = tuple(getattr(env.envs[0].unwrapped, "subtasks", ())) == env.subtasks
+        return [f"{k}_{name.replace(' ', '_')}" if fixed else f"{k}" for k, name in enumerate(env.subtasks, 1)]
     except Exception as error:  # whatever a user's environment raises
         reason = " ".join(str(error).split())
         raise SkildError(f"environment {config.low_level_env!r} fails: {type(error).__name__}: {reason}") from error
@@ -119,7 +124,7 @@ def module_weights(algo: SkiLD) -> dict[str, Tensor]:
     return {name: torch.as_tensor(np.asarray(value)) for name, value in module.items()}
 
 
-def _train(algo: SkiLD, experiment: Experiment, stage: str, work: Path) -> list[Row]:
+def _train(algo: SkiLD, experiment: Experiment, stage: str, work: Path, subtasks: Sequence[str]) -> list[Row]:
     settings, budget = experiment.progress, experiment.algorithm.total_env_steps
     rows = _resume(algo, work, budget)
     earlier = rows[-1]["seconds"] if rows else 0.0
@@ -135,6 +140,8 @@ def _train(algo: SkiLD, experiment: Experiment, stage: str, work: Path) -> list[
     ):
         while not algo.finished:
             rows.append(_row(algo.train(), algo.counts, earlier + time.monotonic() - started))
+            if "subtasks_solved" in rows[-1]:
+                rows[-1] |= completion_rates(algo.recent_episodes["subtasks_solved"], subtasks)
             _check_finite(rows[-1])
             progress.update(rows[-1]["env_steps"], _note(rows[-1]))
             due = time.monotonic() - saved >= settings.checkpoint_interval_s
@@ -155,6 +162,16 @@ def _row(result: Mapping[str, Any], counts: Mapping[str, int], seconds: float) -
     row |= {name: float(result[name]) for name in EPISODE_METRICS if name in result}
     learner = result.get("learners", {}).get(DEFAULT_MODULE_ID, {})
     return row | {name: float(value) for name, value in learner.items() if isinstance(value, int | float)}
+
+
+def completion_rates(solved: Sequence[float], subtasks: Sequence[str]) -> Row:
+    """Share of the episodes that completed each sub-task; nothing for a single one, where it is success.
+
+    Sub-tasks count in their order only: the k-th was completed where at least k were solved.
+    """
+    if len(subtasks) < 2:
+        return {}
+    return {f"solved_{name}": float(np.mean(np.array(solved) >= k)) for k, name in enumerate(subtasks, 1)}
 
 
 def _note(row: Row) -> str:

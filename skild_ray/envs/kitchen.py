@@ -228,12 +228,13 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
         return np.concatenate((positions, goals), axis=-1)
 
     def render(self) -> Any:
-        """A picture from the original's camera, uint8 [480, 480, 3] (or nothing on a screen)."""
+        """A picture from the original's camera, without shadows, uint8 [480, 480, 3] (or nothing on a screen)."""
         if self.render_mode is None:
             return None
         if self._renderer is None:
             if sys.platform == "linux" and not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
                 os.environ.setdefault("MUJOCO_GL", "egl")  # the one back end that needs no screen
+            self.model.vis.quality.shadowsize = 0  # without a GPU they are nine tenths of the time
             self._renderer = MujocoRenderer(
                 self.model, self.data, franka_env.DEFAULT_CAMERA_CONFIG, width=480, height=480
             )

@@ -1,9 +1,12 @@
 """Training curves: what a stage's `metrics.csv` says, as small panels."""
 
 import csv
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
@@ -14,7 +17,11 @@ from skild_ray.evaluation.page import SERIES, Markup, element, figure, join, leg
 
 Metrics = dict[str, NDArray[np.float64]]
 
+Band = tuple[NDArray[np.float64], NDArray[np.float64]]
+
 MAX_POINTS = 200
+EPISODE_WINDOW = 50
+"""Episodes that a value of stage 4 is a mean of, once there are so many."""
 PANEL_SIZE = (2.8, 1.75)
 WIDTHS = (1.5, 1.2, 1.0, 0.8)
 """Of lines in their order: where two coincide, both can be seen."""
@@ -44,8 +51,8 @@ class Panel:
 
 DOWNSTREAM_PANELS: dict[str, tuple[Panel, ...]] = {
     "Episodes": (
-        Panel("Success", "share of 50 episodes", [("success", "")], limits=(-0.02, 1.02)),
-        Panel("Sub-tasks solved", "mean of 50 episodes", [("subtasks_solved", "")]),
+        Panel("Success", f"share of {EPISODE_WINDOW} episodes", [("success", "")], limits=(-0.02, 1.02)),
+        Panel("Sub-tasks solved", f"mean of {EPISODE_WINDOW} episodes", [("subtasks_solved", "")]),
         Panel("Return", "reward an episode", [("episode_return", "")]),
         Panel("Length", "env steps an episode", [("episode_env_steps", "")]),
     ),
@@ -113,11 +120,79 @@ def downstream_curves(stage: str, metrics: Metrics) -> Markup:
                 continue
             name = f"{stage}-{panel.series[0][0]}"
             figures.append(
-                _panel(name, panel.title, panel.unit, "env steps", metrics["env_steps"], lines, panel.limits, panel.log)
+                _panel(
+                    name,
+                    panel.title,
+                    panel.unit,
+                    "env steps",
+                    metrics["env_steps"],
+                    lines,
+                    panel.limits,
+                    panel.log,
+                    band=_subtasks_ci95(metrics) if panel.series[0][0] == "subtasks_solved" else None,
+                )
+            )
+        if group == "Episodes" and (rates := _completion_rates(metrics)):
+            figures.append(
+                _panel(
+                    f"{stage}-completion",
+                    "Completed in order",
+                    f"share of {EPISODE_WINDOW} episodes",
+                    "env steps",
+                    metrics["env_steps"],
+                    rates,
+                    limits=(-0.02, 1.02),
+                )
             )
         if figures:
             parts += [element("h4", group), panels(figures)]
     return join(parts)
+
+
+def credit_curves(stage: str, parts: Sequence[tuple[str, Mapping[str, Any]]]) -> Markup:
+    """Share of the evaluation's episodes that have been credited each sub-task over env steps, a panel for each policy.
+
+    Args:
+        stage: makes the names of the figures unique.
+        parts: policies' names with their summaries, see `summarise`.
+    """
+    longest = max(steps[-1] for _, part in parts for steps in [[1], *part["credited_at"]] if steps)
+    x = np.unique(np.linspace(0, longest, MAX_POINTS).astype(int))
+    figures = []
+    for number, (label, part) in enumerate(parts):
+        lines = []
+        for index, subtask in enumerate(part["subtasks"]):
+            steps = [episode[index] for episode in part["credited_at"] if len(episode) > index]
+            counts = np.bincount(steps, minlength=longest + 1).cumsum()
+            lines.append((subtask["name"], counts[x] / part["episodes"]))
+        name = f"{stage}-credit-{number}"
+        figures.append(_panel(name, label, "share of episodes", "env steps of the episode", x, lines, (-0.02, 1.02)))
+    return panels(figures)
+
+
+def _completion_rates(metrics: Metrics) -> list[tuple[str, NDArray[np.float64]]]:
+    """Sub-tasks with the share of the episodes that completed them, in their order."""
+    found = {}
+    for column, values in metrics.items():
+        if match := re.fullmatch(r"solved_(\d+)(?:_(.+))?", column):
+            number, name = match.groups()
+            found[int(number)] = (name.replace("_", " ") if name else f"sub-task {number}", values)
+    return [found[number] for number in sorted(found)]
+
+
+def _subtasks_ci95(metrics: Metrics) -> Band | None:
+    """95 % interval of the mean number of sub-tasks solved S, from p_k = P(S >= k), the completion rates.
+
+    E[S] = sum_k p_k and E[S^2] = sum_k (2k - 1) p_k.
+    """
+    rates = [values for _, values in _completion_rates(metrics)]
+    if not rates:
+        return None
+    mean = np.sum(rates, axis=0)
+    square = np.sum([(2 * k - 1) * values for k, values in enumerate(rates, 1)], axis=0)
+    episodes = np.clip(metrics["episodes"], 1, EPISODE_WINDOW)
+    half = 1.96 * np.sqrt(np.maximum(square - mean**2, 0) / episodes)
+    return np.maximum(mean - half, 0), np.minimum(mean + half, len(rates))
 
 
 def _known(metrics: Metrics, name: str) -> bool:
@@ -138,9 +213,14 @@ def _panel(
     limits: tuple[float, float] | None = None,
     log: bool = False,
     kept: tuple[float, float] | None = None,
+    band: Band | None = None,
 ) -> Markup:
     drawing, axes = new_axes(*PANEL_SIZE)
-    for (_, values), series, width in zip(lines, SERIES, WIDTHS, strict=False):
+    if band:
+        shown = np.isfinite(band[0])
+        (x, low), (_, high) = (_thinned(steps[shown], bound[shown]) for bound in band)
+        axes.fill_between(x, low, high, color=colour(SERIES[0]), alpha=0.18, linewidth=0)
+    for (_, values), series, width in zip(lines, cycle(SERIES), cycle(WIDTHS)):
         shown = np.isfinite(values) & ((values > 0) | (not log))
         x, y = _thinned(steps[shown], values[shown])
         axes.plot(x, y, color=colour(series), linewidth=width, marker="." if len(x) == 1 else None)
@@ -157,7 +237,7 @@ def _panel(
         axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
     if limits:
         axes.set_ylim(*limits)
-    entries = [(label, series) for (label, _), series in zip(lines, SERIES, strict=False) if label]
+    entries = [(label, series) for (label, _), series in zip(lines, cycle(SERIES)) if label]
     dots = [("kept", "--mark")] if kept else []
     return figure(title, to_svg(drawing, name, f"{title} over {step_unit}"), legend(entries, dots))
 

@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterable, Sequence
 from itertools import cycle
 
-SERIES = ("--series-1", "--series-2", "--series-3", "--series-4")
+SERIES = tuple(f"--series-{number}" for number in range(1, 8))
 """Style-sheet names of the colours of lines, in order."""
 
 STYLE = """
@@ -13,12 +13,14 @@ STYLE = """
   --paper: #ffffff; --card: #f6f7f9; --ink: #1c2128; --muted: #667080; --line: #dfe3e8; --accent: #2563c9;
   --warn: #9a5b00; --wall: #b9c0ca; --mark: #1c2128;
   --series-1: #2563c9; --series-2: #d9730d; --series-3: #0f8a72; --series-4: #9a4fc4;
+  --series-5: #c23a5e; --series-6: #6b7a12; --series-7: #4a6577;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #14171c; --card: #1c2027; --ink: #e4e8ee; --muted: #98a2b0; --line: #2e343d; --accent: #79aef8;
     --warn: #e5ab56; --wall: #4b5462; --mark: #f2f4f7;
     --series-1: #6ea8fe; --series-2: #f0a04b; --series-3: #45c9ad; --series-4: #c792ea;
+    --series-5: #f2809d; --series-6: #b9c65a; --series-7: #9db4c4;
   }
 }
 * { box-sizing: border-box; }
@@ -65,6 +67,12 @@ figcaption { font-size: 13.5px; font-weight: 550; line-height: 1.4; }
 .legend i { display: inline-block; width: 12px; height: 3px; border-radius: 2px; margin-right: 5px;
   vertical-align: middle; }
 .legend i.dot { width: 8px; height: 8px; border-radius: 50%; }
+.film { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(340px, 100%), 1fr)); gap: 12px 22px;
+  margin: 6px 0 22px; align-items: start; }
+.strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px; }
+.strip figcaption { font-size: 12.5px; font-weight: 400; color: var(--muted); }
+video, img { display: block; width: 100%; height: auto; border-radius: 8px; }
+video { max-width: 420px; }
 .scale { font-size: 13px; color: var(--muted); }
 .ramp { display: inline-block; width: 120px; height: 9px; border-radius: 3px; margin: 0 8px; vertical-align: middle; }
 svg { display: block; width: 100%; height: auto; }
@@ -82,8 +90,10 @@ class Markup(str):
 
 
 def element(tag: str, *children: str, **attributes: str) -> Markup:
-    """`<tag ...>children</tag>`; whatever is not Markup is escaped. Attribute `class` is written `class_`."""
-    shown = "".join(f' {name.rstrip("_")}="{html.escape(value)}"' for name, value in attributes.items())
+    """`<tag ...>children</tag>`; whatever is not Markup is escaped. `class` is written `class_`, `a-b` is `a_b`."""
+    shown = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{html.escape(value)}"' for name, value in attributes.items()
+    )
     return Markup(f"<{tag}{shown}>{join(children)}</{tag}>")
 
 
@@ -152,6 +162,16 @@ def caption(text: str) -> Markup:
 def figure(title: str, svg: Markup, *captions: Markup) -> Markup:
     """A titled drawing."""
     return element("figure", element("figcaption", title), *captions, svg)
+
+
+def image(source: str, description: str) -> Markup:
+    """A picture from a URI."""
+    return Markup(f'<img src="{html.escape(source)}" alt="{html.escape(description)}">')
+
+
+def video(source: str, description: str) -> Markup:
+    """A player for a video from a URI."""
+    return element("video", src=source, aria_label=description, controls="", loop="", muted="", playsinline="")
 
 
 def panels(figures: Iterable[Markup], wide: bool = False) -> Markup:

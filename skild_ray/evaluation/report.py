@@ -12,11 +12,12 @@ import numpy as np
 from skild_ray.artifacts import Artifact, open_artifact, require_input, writable
 from skild_ray.config import Experiment, load_experiment
 from skild_ray.errors import ArtifactError
-from skild_ray.evaluation.curves import Metrics, downstream_curves, offline_curves, read_metrics
+from skild_ray.evaluation.curves import Metrics, credit_curves, downstream_curves, offline_curves, read_metrics
 from skild_ray.evaluation.maze_section import maze_section
 from skild_ray.evaluation.page import Markup, card, document, element, folded, join, note, section, shares, table
 from skild_ray.evaluation.policy import STAGES as DOWNSTREAM_STAGES
-from skild_ray.evaluation.results import RESULTS_FILE, Results
+from skild_ray.evaluation.results import RESULTS_FILE, Results, policies
+from skild_ray.evaluation.video_section import video_section
 
 REPORT_FILE = "report.html"
 OFFLINE_STAGES = ("skill_prior", "skill_posterior", "demo_discriminator")
@@ -46,6 +47,7 @@ def write_report(run_dir: Path) -> Path:
         ("run", "What was run", _what_was_run(stages)),
         ("curves", "Training", _curves(stages, metrics)),
         ("evaluation", "Evaluation", _evaluation(results)),
+        ("videos", "Videos", video_section(run_dir, stages, results)),
         ("maps", "Maps", maze_section(run_dir, stages, experiment)),
     ]
     shown = [(anchor, title, content) for anchor, title, content in parts if content]
@@ -222,16 +224,29 @@ def _evaluation(results: Mapping[str, Results]) -> list[Markup]:
                 "95 % confidence intervals."
             )
         )
-        initial = result.get("initial", {})
-        rows = [
-            ("trained, deterministic", result),
-            ("trained, sampled", result.get("sampled")),
-            ("initial, deterministic", initial),
-            ("initial, sampled", initial.get("sampled")),
-        ]
+        parts = list(policies(result))
         head = ("policy", "success", "", "return", "", "sub-tasks", "env steps an episode", "trained for (env steps)")
-        content.append(table(head, [_result_row(label, part) for label, part in rows if part]))
+        content.append(table(head, [_result_row(label, part) for label, part in parts]))
+        if "subtasks" in result:
+            content += _subtasks(stage, parts)
     return content
+
+
+def _subtasks(stage: str, parts: Sequence[tuple[str, Results]]) -> list[Markup]:
+    """Completion of each sub-task by each policy."""
+    head = ["", *(label for label, _ in parts)]
+    rows = []
+    for index, subtask in enumerate(parts[0][1]["subtasks"]):
+        rates = [part["subtasks"][index] for _, part in parts]
+        rows.append([subtask["name"], *(f"{_percent(s['rate'])} [{_percents(s['ci95'])}]" for s in rates)])
+    means = [f"{part['subtasks_mean']:.2f} [{_range(part['subtasks_ci95'], '.2f')}]" for _, part in parts]
+    rows.append(["mean number", *means])
+    return [
+        element("h4", "Sub-tasks completed, in their order"),
+        table(head, rows),
+        element("h4", "When they are credited"),
+        credit_curves(stage, parts),
+    ]
 
 
 def _result_row(label: str, part: Results) -> list[str]:

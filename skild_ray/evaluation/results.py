@@ -1,8 +1,9 @@
-"""The evaluation of an agent as numbers: deterministic and sampled, trained and as it started."""
+"""The evaluation of an agent as numbers: deterministic and sampled, trained and as it started; and its videos."""
 
 import json
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,48 +11,122 @@ from rich.console import Console
 from rich.table import Table
 
 from skild_ray.artifacts import writable
+from skild_ray.config import Environment
+from skild_ray.envs.registry import make_env
+from skild_ray.evaluation.film import RENDER_MODE, film
 from skild_ray.evaluation.policy import Agent, load_agent
-from skild_ray.evaluation.rollouts import evaluate
+from skild_ray.evaluation.recording import Recording
+from skild_ray.evaluation.rollouts import Episode, play, summarise
 
-RESULTS_FILE = "evaluation.json"
+RESULTS_FILE, VIDEO_FOLDER = "evaluation.json", "videos"
 LOG_WIDTH = 130
 Results = dict[str, Any]
 
 
-def evaluate_agent(agent: Agent, episodes: int, seed: int, name: str) -> Results:
-    """Summary of the deterministic policy, with that of the sampled one under 'sampled'."""
-    results = evaluate(agent, episodes, seed, deterministic=True, name=f"{name}, deterministic")
-    return results | {"sampled": evaluate(agent, episodes, seed, deterministic=False, name=f"{name}, sampled")}
+def evaluate_target(target: Path, episodes: int, seed: int, videos: int = 0, folder: Path = Path()) -> Results:
+    """Results of the agent at `target` (see `load_agent`), with those of its initial policy under 'initial'.
+
+    Each is the summary of the deterministic policy, with that of the sampled one under 'sampled'. With `videos`, so
+    many episodes of the trained deterministic policy are filmed into `folder/videos` and described under 'videos'.
+    """
+    agent, initial = load_agent(target), load_agent(target, "initial")
+
+    def evaluate(agent: Agent, name: str) -> tuple[list[Episode], Results]:
+        played = play(agent, episodes, seed, True, f"{name}, deterministic")
+        sampled = play(agent, episodes, seed, False, f"{name}, sampled")
+        summary, of_sampled = (summarise(part, agent.env_steps, seed) for part in (played, sampled))
+        return played, summary | {"sampled": of_sampled}
+
+    played, results = evaluate(agent, "trained policy")
+    results["initial"] = evaluate(initial, "initial policy")[1]
+    if videos:
+        results["videos_wanted"] = videos
+        results["videos"] = _record(played, agent.experiment.environment, videos, folder / VIDEO_FOLDER)
+        film(recordings(results, folder))
+    return results
 
 
-def evaluate_target(target: Path, episodes: int, seed: int) -> Results:
-    """Results of the agent at `target` (see `load_agent`), with those of its initial policy under 'initial'."""
-    trained = evaluate_agent(load_agent(target), episodes, seed, "trained policy")
-    return trained | {"initial": evaluate_agent(load_agent(target, "initial"), episodes, seed, "initial policy")}
-
-
-def evaluate_run(artifact: Path, episodes: int, seed: int) -> Results:
-    """`evaluate_target`, kept in the artifact's folder: an equal evaluation is read back."""
+def evaluate_run(artifact: Path, episodes: int, seed: int, videos: int) -> Results:
+    """`evaluate_target`, kept in the artifact's folder: an equal evaluation is read back, and videos that it lacks,
+    because nothing could render them then, are made."""
     path = artifact / RESULTS_FILE
     if path.exists():
         stored: Results = json.loads(path.read_text())
-        if (stored["episodes"], stored["seed"]) == (episodes, seed):
+        if (stored["episodes"], stored["seed"], stored.get("videos_wanted", 0)) == (episodes, seed, videos):
+            film(recordings(stored, artifact))
             return stored
-    results = evaluate_target(artifact, episodes, seed)
+    shutil.rmtree(artifact / VIDEO_FOLDER, ignore_errors=True)
+    results = evaluate_target(artifact, episodes, seed, videos, artifact)
     with writable(path):
         path.write_text(json.dumps(results, indent=2))
     return results
 
 
-def show(results: Mapping[str, Any]) -> None:
-    """Print the results as a table."""
-    table = Table("policy", "success", "95 %", "return", "95 %", "sub-tasks", "env steps an episode", "trained for")
-    for label, part in (
+def recordings(results: Results, folder: Path) -> list[Path]:
+    """The recorded episodes of an evaluation that lies in `folder`; videos and key frames lie beside each."""
+    return [folder / VIDEO_FOLDER / f"{entry['name']}.npz" for entry in results.get("videos", [])]
+
+
+def _record(played: Sequence[Episode], environment: Environment, count: int, folder: Path) -> list[Results]:
+    """Write the recordings of the most telling episodes, replacing those of the same name, and describe them."""
+    if RENDER_MODE not in make_env(environment.id, environment.kwargs).metadata.get("render_modes", ()):
+        return []
+    entries = []
+    with writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for index in most_telling(played, count):
+            episode, name = played[index], f"episode_{index:03d}"
+            for outdated in (folder / f"{name}.mp4", *folder.glob(f"{name}_*.jpg")):
+                outdated.unlink(missing_ok=True)
+            Recording(
+                environment, episode.seed, episode.actions, episode.states[-1], episode.subtasks, episode.credited_at
+            ).save(folder / f"{name}.npz")
+            entries.append(
+                {
+                    "name": name,
+                    "episode": index,
+                    "seed": episode.seed,
+                    "success": episode.success,
+                    "env_steps": episode.env_steps,
+                    "subtasks": list(episode.subtasks),
+                    "credited_at": list(episode.credited_at),
+                }
+            )
+    return entries
+
+
+def most_telling(episodes: Sequence[Episode], count: int) -> list[int]:
+    """Which episodes to look at: the median success (of all, where there is none), the worst, the best, the next worst.
+
+    Better is to solve more sub-tasks, to succeed, to earn more, to be faster, in this order.
+    """
+
+    def quality(index: int) -> tuple[int, bool, float, int]:
+        episode = episodes[index]
+        return episode.subtasks_solved, episode.success, episode.episode_return, -episode.env_steps
+
+    ranking = sorted(range(len(episodes)), key=quality)
+    typical = [index for index in ranking if episodes[index].success] or ranking
+    preferred = (typical[len(typical) // 2], ranking[0], ranking[-1], *ranking)
+    return list(dict.fromkeys(preferred))[:count]
+
+
+def policies(results: Results) -> Iterator[tuple[str, Results]]:
+    """The evaluated policies that there are, by name."""
+    initial = results.get("initial", {})
+    named = (
         ("trained, deterministic", results),
-        ("trained, sampled", results["sampled"]),
-        ("initial, deterministic", results["initial"]),
-        ("initial, sampled", results["initial"]["sampled"]),
-    ):
+        ("trained, sampled", results.get("sampled")),
+        ("initial, deterministic", initial),
+        ("initial, sampled", initial.get("sampled")),
+    )
+    return ((label, part) for label, part in named if part)
+
+
+def show(results: Results) -> None:
+    """Print the results as tables."""
+    table = Table("policy", "success", "95 %", "return", "95 %", "sub-tasks", "env steps an episode", "trained for")
+    for label, part in policies(results):
         table.add_row(
             label,
             f"{part['success_rate']:.2f}",
@@ -65,3 +140,16 @@ def show(results: Mapping[str, Any]) -> None:
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
     console.print(f"{results['episodes']} episodes each, seed {results['seed']}")
     console.print(table)
+    if "subtasks" in results:
+        console.print(_subtask_table(list(policies(results))))
+
+
+def _subtask_table(parts: Sequence[tuple[str, Results]]) -> Table:
+    """Completion rate of each sub-task (rows) by each policy (columns), with its 95 % interval."""
+    table = Table("completed in order", *(label for label, _ in parts))
+    for index, subtask in enumerate(parts[0][1]["subtasks"]):
+        rates = [part["subtasks"][index] for _, part in parts]
+        table.add_row(
+            subtask["name"], *("{:.2f} ({:.2f} .. {:.2f})".format(rate["rate"], *rate["ci95"]) for rate in rates)
+        )
+    return table

@@ -13,7 +13,7 @@ import pytest
 from pretrained import publish_pretrained, tiny_experiment
 
 from skild_ray.algorithms.skild import SkiLDTorchRLModule
-from skild_ray.algorithms.train import train_downstream
+from skild_ray.algorithms.train import completion_rates, train_downstream
 from skild_ray.artifacts import Artifact, open_artifact
 from skild_ray.config import Experiment
 from skild_ray.errors import ArtifactError, SkildError
@@ -56,12 +56,20 @@ def test_published_artifact(
     assert np.all(np.diff([float(row["env_steps"]) for row in rows]) >= 0)
     assert 0 < float(rows[-1]["success"]) < 1
     assert np.isfinite(float(rows[-1]["critic_loss"]))
+    assert not any(name.startswith("solved_") for name in rows[-1]), "there are no sub-tasks"
     assert all("nan" not in (row["success"], row.get("episode_return")) for row in rows)
     replay = np.load(artifact.path / "replay.npz")
     assert len(replay["obs"]) == len(replay["rewards"]) == artifact.facts["skill_steps"]
     make_module(run_dir=experiment.run_dir).load_state_dict(artifact.weights())
     (checkpoint,) = (experiment.run_dir / ".work" / "demo_rl-f").iterdir()
     assert int(checkpoint.name.removeprefix("checkpoint_")) == artifact.facts["env_steps"]
+
+
+def test_completion_rates_of_sub_tasks_in_their_order() -> None:
+    rates = completion_rates([0.0, 2.0, 3.0, 3.0], ["1_kettle", "2_top_burner", "3_light_switch"])
+    assert rates == {"solved_1_kettle": 0.75, "solved_2_top_burner": 0.75, "solved_3_light_switch": 0.5}
+    assert sum(rates.values()) == np.mean([0, 2, 3, 3])
+    assert completion_rates([1.0, 0.0], ["1_goal"]) == {}, "that is success"
 
 
 def test_imitation_is_a_stage_of_its_own(make_run: Callable[..., Experiment]) -> None:

@@ -46,7 +46,7 @@ EXPERIMENT: dict[str, Any] = {
     "rollout": {"num_env_runners": 1, "num_envs_per_env_runner": 4, "skill_steps_per_fragment": 16},
     "resources": {"cpus_per_train_worker": 1},
     "progress": {"report_interval_s": 0.1, "checkpoint_interval_s": 0.2},
-    "evaluation": {"episodes": 3, "num_envs": 3},
+    "evaluation": {"episodes": 3, "num_envs": 3, "videos": 1},
 }
 
 
@@ -124,6 +124,8 @@ def test_killed_twice_and_finished(folder: Path) -> None:
     results = json.loads((run / "demo_rl" / "evaluation.json").read_text())
     assert results["episodes"] == 3
     assert results["episode_length_mean"] == 100
+    (filmed,) = results["videos"]
+    assert (run / "demo_rl" / "videos" / f"{filmed['name']}.mp4").exists()
     (report,) = (word for line in output.splitlines() if line.startswith("report: ") for word in line.split()[1:])
     assert Path(report).stat().st_size > 10_000
     (left,) = (entry for entry in work.iterdir() if entry.is_dir())

@@ -1,6 +1,6 @@
 import numpy as np
 
-from skild_ray.evaluation.curves import MAX_POINTS, downstream_curves, offline_curves, read_metrics
+from skild_ray.evaluation.curves import MAX_POINTS, credit_curves, downstream_curves, offline_curves, read_metrics
 
 
 def test_missing_values_and_files_are_no_errors(tmp_path):
@@ -45,3 +45,33 @@ def test_long_runs_stay_small():
     long = downstream_curves("demo_rl", {"env_steps": steps, "q_1": np.sin(steps)})
     short = downstream_curves("demo_rl", {"env_steps": steps[:MAX_POINTS], "q_1": np.sin(steps[:MAX_POINTS])})
     assert len(long) < 2 * len(short)
+
+
+def test_several_sub_tasks_have_curves_and_a_band():
+    steps = np.arange(4.0)
+    solved = {"subtasks_solved": 1.5 * np.ones(4), "episodes": 60 * np.ones(4)}
+    rates = {"solved_2_top_burner": np.array([np.nan, 0.5, 0.5, 0.5]), "solved_1_kettle": np.array([np.nan, 1, 1, 1])}
+    plain = downstream_curves("demo_rl", {"env_steps": steps, **solved})
+    page = downstream_curves("demo_rl", {"env_steps": steps, **solved, **rates})
+    assert (plain.count("<svg"), page.count("<svg")) == (1, 2)
+    assert page.index("kettle") < page.index("top burner"), "in their order"
+    assert "fill-opacity" in page
+    assert "fill-opacity" not in plain
+
+
+def test_more_sub_tasks_than_colours_are_all_drawn():
+    rates = {f"solved_{k}": np.ones(3) / k for k in range(1, 10)}
+    page = downstream_curves("demo_rl", {"env_steps": np.arange(3.0), **rates})
+    assert "sub-task 9" in page
+
+
+def test_credits_over_the_episode():
+    subtasks = [{"name": "kettle"}, {"name": "<b>"}]
+    parts = [
+        ("trained", {"episodes": 2, "subtasks": subtasks, "credited_at": [[3, 900], [5]]}),
+        ("initial", {"episodes": 2, "subtasks": subtasks, "credited_at": [[], []]}),
+    ]
+    page = credit_curves("demo_rl", parts)
+    assert page.count("<svg") == 2
+    assert "&lt;b&gt;" in page
+    assert credit_curves("demo_rl", parts[1:]).count("<svg") == 1

@@ -14,6 +14,7 @@ from skild_ray.errors import ArtifactError
 from skild_ray.evaluation.policy import build_module
 from skild_ray.evaluation.report import write_report
 from skild_ray.evaluation.rollouts import Episode, summarise
+from skild_ray.evaluation.video_section import INLINE_BYTES
 from skild_ray.models.discriminator import Discriminator
 from skild_ray.models.skill_model import SkillHead, SkillModel
 from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE
@@ -137,10 +138,21 @@ def publish_downstream(experiment: Experiment, inputs: list[Artifact], stage: st
     )
 
 
-def evaluation(successes: int, episodes: int = 20) -> dict:
+def evaluation(successes: int, episodes: int = 20, subtasks: tuple[str, ...] = ("goal",)) -> dict:
     nowhere = np.zeros((1, 4), np.float32)
     played = [
-        Episode(100.0 * (i < successes), 500, int(i < successes), i < successes, nowhere) for i in range(episodes)
+        Episode(
+            100.0 * (i < successes),
+            500,
+            solved := len(subtasks) * (i < successes),
+            i < successes,
+            nowhere,
+            i,
+            nowhere,
+            subtasks,
+            tuple(range(7, 7 + solved)),
+        )
+        for i in range(episodes)
     ]
     return summarise(played, 4321, 7)
 
@@ -221,6 +233,36 @@ def test_evaluation_table_has_all_policies(page):
     for label in ("trained, deterministic", "trained, sampled", "initial, deterministic", "initial, sampled"):
         assert label in page.text
     assert "20 complete episodes each, seed 7" in page.text
+
+
+def test_one_sub_task_is_not_broken_down(page):
+    for title in ("Sub-tasks completed", "When they are credited", "Completed in order", "Videos"):
+        assert title not in page.text
+
+
+def test_several_sub_tasks_videos_and_key_frames(tmp_path):
+    experiment = experiment_in(tmp_path, NO_MAZE)
+    artifact = publish_downstream(experiment, publish_offline(experiment))
+    subtasks = ("kettle", EVIL)
+    results = evaluation(18, subtasks=subtasks) | {"sampled": evaluation(15, subtasks=subtasks)}
+    shown = {"success": True, "env_steps": 9, "subtasks": subtasks, "credited_at": [3, 9]}
+    results["videos"] = [shown | {"name": f"episode_{index:03d}", "episode": index} for index in range(3)]
+    (artifact.path / "evaluation.json").write_text(json.dumps(results))
+    videos = artifact.path / "videos"
+    videos.mkdir()
+    for index, size in enumerate((1_000, INLINE_BYTES)):  # the third could not be rendered
+        (videos / f"episode_{index:03d}.mp4").write_bytes(bytes(size))
+        for step in (0, 3, 9):
+            (videos / f"episode_{index:03d}_{step:04d}.jpg").write_bytes(b"picture")
+    page = Page(write_report(experiment.run_dir))
+    assert "90 % [70 to 97 %]" in page.text
+    assert EVIL in page.text
+    assert "script" not in page.tags
+    assert (page.tags["video"], page.tags["img"]) == (1, 6)
+    assert "demo_rl/videos/episode_001.mp4" in page.references, "too large for the page"
+    assert page.text.count("2 of 2 sub-tasks, 9 env steps, success") == 3
+    assert page.text.count("kettle · 3") == 2
+    assert page.text.count("Not filmed") == 1
 
 
 def test_the_same_run_gives_the_same_page(run, page):

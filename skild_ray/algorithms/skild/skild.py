@@ -224,6 +224,11 @@ class SkiLD(RLlibAlgorithm):
         """Environment steps, skill steps, updates and finished episodes so far."""
         return self._counts
 
+    @property
+    def recent_episodes(self) -> Mapping[str, Sequence[float]]:
+        """Success, sub-tasks, return and length of the newest finished episodes, EPISODE_WINDOW of them at most."""
+        return self._recent
+
     def training_step(self) -> None:
         """Take in what the env runners have, set them to work again, then learn until nothing is owed."""
         ahead = not self.settings.synchronous and self.env_runner_group.num_remote_env_runners() > 0
