@@ -105,6 +105,9 @@ class Training(Section):
     warmup_iterations: int = Field(100, ge=0, description="linear warm-up of the learning rate")
     weight_decay: float = Field(0.0, ge=0)
     gradient_clip: float | None = Field(10.0, gt=0, description="largest global gradient norm")
+    weight_average: float = Field(
+        0.0, ge=0, lt=1, description="decay of the running mean of the weights, which is validated and kept; 0: none"
+    )
     validation_interval: int = Field(200, gt=0, description="iterations between validations")
     validation_samples: int = Field(4096, gt=0, description="windows or states a validation looks at, at most")
     patience: int | None = Field(None, gt=0, description="stop after so many validations without improvement")

@@ -19,6 +19,7 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Queue
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from skild_ray.artifacts import Artifact, publish, work_folder, writable
 from skild_ray.config import Experiment
@@ -210,6 +211,8 @@ class _Run:
         )
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
         self.validation = [self._to_device(batch) for batch in problem.validation()]
+        # What is validated and kept.
+        self.averaged = AveragedModel(self.module, multi_avg_fn=get_ema_multi_avg_fn(self.settings.weight_average))
         self.iteration, self.seconds, self.stale = 0, 0.0, 0
         self.best_loss, self.best_weights = math.inf, _copy(self.module)
         self.rows: list[Row] = []
@@ -231,6 +234,7 @@ class _Run:
                 nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.gradient_clip, foreach=True)
             self.optimizer.step()
             self.scheduler.step()
+            self.averaged.update_parameters(self.module)
             self.iteration += 1
         trained = {f"train_{name}": float(value) for name, value in losses._asdict().items() if value is not None}
         if not all(map(math.isfinite, trained.values())):
@@ -256,6 +260,7 @@ class _Run:
         """Everything needed to go on exactly where this leaves off."""
         return {
             "module": self.module.state_dict(),
+            "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "sampler": self.problem.sampler_state(),
@@ -271,6 +276,7 @@ class _Run:
     def restore(self, state: dict[str, Any], rank: int) -> None:
         """Go on from rank 0's `state`; the other ranks keep random sequences of their own."""
         self.module.load_state_dict(state["module"])
+        self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         if rank == 0:
@@ -282,20 +288,20 @@ class _Run:
     @torch.no_grad()
     def _validate(self) -> Row:
         """Mean of each loss over the held-out batches, by number of rows; the same noise every time."""
-        self.module.eval()
+        self.averaged.eval()
         sums: dict[str, Tensor] = {}
         total = sum(len(batch[0]) for batch in self.validation)
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(0)
             for batch in self.validation:
-                for name, value in self.problem.losses(self.module, batch)._asdict().items():
+                for name, value in self.problem.losses(self.averaged.module, batch)._asdict().items():
                     sums[name] = sums.get(name, torch.zeros(())) + value.cpu() * len(batch[0]) / total
         return {f"val_{name}": float(value) for name, value in sums.items()}
 
     def _keep_if_best(self, loss: float) -> bool:
         best = loss < self.best_loss
         if best:
-            self.best_loss, self.best_weights, self.stale = loss, _copy(self.module), 0
+            self.best_loss, self.best_weights, self.stale = loss, _copy(self.averaged.module), 0
         else:
             self.stale += 1
         return best
