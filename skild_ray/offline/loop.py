@@ -204,7 +204,9 @@ class _Run:
     def __init__(self, problem: Problem, device: torch.device, workers: int) -> None:
         self.problem, self.settings, self.device, self.workers = problem, problem.settings, device, workers
         self.module = problem.module.to(device)
-        self.parallel: nn.Module = ray.train.torch.prepare_model(self.module, move_to_device=False)
+        self.parallel: nn.Module = self.module
+        if workers > 1:
+            self.parallel = ray.train.torch.prepare_model(self.module, move_to_device=False)
         trainable = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
             trainable, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
