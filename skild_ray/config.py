@@ -152,6 +152,9 @@ class Algorithm(Section):
         0.9, ge=0, le=1, description="lambda in (1 - lambda) r_D + lambda r_env; 0: imitation"
     )
 
+    guidance: Literal["support", "prior", "posterior"] = Field(
+        "support", description="weight of the posterior: D(s), 0 (SPiRL: the prior alone) or 1; the prior has the rest"
+    )
     policy_init: Literal["prior", "posterior"] = "posterior"
     policy_init_scale: float = Field(1.0, gt=0, description="factor on the initial policy's sigma")
     latent_squash: Literal["scaled_tanh", "tanh", "clip", "none"] = Field(
