@@ -23,7 +23,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="override a key, such as --set algorithm.alpha=0.5; repeatable"),
 ]
-Stage = Literal["skill-prior", "skill-posterior", "demo-discriminator", "demo-rl", "imitation"]
+Stage = Literal["skill-prior", "skill-posterior", "demo-discriminator", "demo-rl", "imitation", "sac"]
 
 
 @data_app.command("generate")
@@ -70,7 +70,8 @@ def train(
 ) -> None:
     """Train one stage, or reuse its artifact where nothing it was made from has changed.
 
-    `imitation` is `demo-rl` without the environment's reward: the file's algorithm.env_reward_weight must be 0.
+    `imitation` is `demo-rl` without the environment's reward: the file's algorithm.env_reward_weight must be 0. `sac`
+    is a baseline without skills, which needs no other stage: the file must have a section `sac`.
     """
     from skild_ray.pipeline import Run
 
@@ -79,7 +80,7 @@ def train(
 
 @app.command()
 def pipeline(experiment: File, overrides: Overrides = None) -> None:
-    """Run everything an experiment needs: data, all four stages, the final evaluation and the report.
+    """Run everything an experiment needs: data, all stages, the final evaluation and the report.
 
     What is finished and still fits is reused; what was interrupted goes on where it stopped.
     """

@@ -44,6 +44,26 @@ def load_dataset(name: str, environment: gym.Env | None = None, max_episodes: in
         return data if observations is data.observations else replace(data, observations=observations)
 
 
+def load_rewarded_episodes(name: str, environment: gym.Env, max_episodes: int | None = None) -> list[Episode]:
+    """Load episodes with their rewards, in the environment's layout; arguments as for `load_dataset`.
+
+    Raises:
+        DataError: as `load_dataset`, or if rewards are missing, not finite, or all 0.
+    """
+    load_dataset(name, environment, max_episodes)
+    with _naming(name):
+        episodes = [
+            replace(episode, observations=_convert(np.asarray(episode.observations, np.float32), environment))
+            for episode in _read(name, max_episodes, rewards=True)
+        ]
+        rewards = [np.asarray(episode.rewards, np.float32) for episode in episodes if episode.rewards is not None]
+        if len(rewards) < len(episodes) or not any(part.any() for part in rewards):
+            raise DataError("it has no rewards, and reinforcement learning from its transitions needs them")
+        if not all(np.isfinite(part).all() for part in rewards):
+            raise DataError("a reward is not finite")
+        return episodes
+
+
 def import_dataset(name: str, minari_id: str, environment: gym.Env) -> int:
     """Store a data set of any format as a Minari data set in the environment's own layout.
 

@@ -44,6 +44,20 @@ def load_sources(
         env.close()
 
 
+def as_datasets(
+    sources: Sequence[Source], experiment: Experiment, kind: Kind, workers: int | None = None
+) -> list[Source]:
+    """The same sources, with the data set of every scripted one by name; arguments as for `load_sources`."""
+    return [
+        source
+        if source.generate is None
+        else source.model_copy(
+            update={"dataset": _generated(source, experiment, f"data.{kind}[{index}]", workers), "generate": None}
+        )
+        for index, source in enumerate(sources)
+    ]
+
+
 def _generated(source: Source, experiment: Experiment, key: str, workers: int | None) -> str:
     assert source.generate is not None
     name = dataset_id(source.generate, experiment.environment, experiment.seed)

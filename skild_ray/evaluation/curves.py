@@ -70,6 +70,8 @@ DOWNSTREAM_PANELS: dict[str, tuple[Panel, ...]] = {
             [("prior_divergence", "KL(π ‖ prior), D ≤ ½"), ("posterior_divergence", "KL(π ‖ posterior), D > ½")],
         ),
         Panel("Divergence weights", "reward a nat", [("alpha", "alpha (prior)"), ("alpha_q", "alpha_q (posterior)")]),
+        Panel("Temperature", "reward a nat", [("temperature", "")]),
+        Panel("Entropy of the policy", "nats", [("entropy", "")]),
         Panel("Demonstration support", "mean D(s) of a batch", [("p_demo", "")], limits=(-0.02, 1.02)),
         Panel("Spread of the policy", "mean log sigma", [("policy_log_sigma", "")]),
         Panel("Discriminator loss, online", "nats", [("discriminator_loss", "")], hide_zero=True),

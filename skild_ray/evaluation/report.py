@@ -26,6 +26,7 @@ TITLES = {
     "demo_discriminator": "Demo discriminator",
     "demo_rl": "Demonstration-guided RL",
     "imitation": "Imitation",
+    "sac": "SAC with demonstrations",
 }
 
 
@@ -83,6 +84,7 @@ def _header(
     kinds = {
         "demo_rl": "Demonstration-guided reinforcement learning with the environment's reward",
         "imitation": "Imitation: the demonstrations are the only reward",
+        "sac": "Soft actor-critic without skills, demonstrations in its replay",
     }
     kind = " · ".join(kinds[stage] for stage in results) or "Offline stages only: no policy has been trained yet"
     blocks: list[Markup] = [
@@ -218,16 +220,15 @@ def _evaluation(results: Mapping[str, Results]) -> list[Markup]:
         content.append(
             note(
                 f"{result['episodes']} complete episodes each, seed {result['seed']}. Deterministic takes the mean of "
-                "π(z|s), sampled draws from it; the initial policy is the one that training started from. Brackets are "
-                "95 % confidence intervals."
+                "the policy, sampled draws from it; the initial policy is the one that training started from, the "
+                "posterior the same before its sigma was changed. Brackets are 95 % confidence intervals."
             )
         )
-        initial = result.get("initial", {})
+        policies = {"trained": result} | {name: result.get(name, {}) for name in ("initial", "posterior")}
         rows = [
-            ("trained, deterministic", result),
-            ("trained, sampled", result.get("sampled")),
-            ("initial, deterministic", initial),
-            ("initial, sampled", initial.get("sampled")),
+            (f"{name}, {how}", part)
+            for name, both in policies.items()
+            for how, part in (("deterministic", both), ("sampled", both.get("sampled")))
         ]
         head = ("policy", "success", "", "return", "", "sub-tasks", "env steps an episode", "trained for (env steps)")
         content.append(table(head, [_result_row(label, part) for label, part in rows if part]))

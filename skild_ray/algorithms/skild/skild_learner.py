@@ -39,8 +39,8 @@ class SkiLDTorchLearner(TorchLearner):
         alpha    = alpha (delta - KL_p)(1 - D),   alpha_q: alpha_q (delta_q - KL_q) D
         D online = cross-entropy of demonstrations (1) against replayed states (0)
 
-    With `guidance` prior or posterior, D is 0 or 1 in R and in the alphas' losses, whatever the discriminator says; with
-    prior, lambda = 1 and a policy that starts as the prior this is SPiRL (Pertsch et al., CoRL 2020).
+    With `guidance` prior or posterior, D is 0 or 1 in R and in the alphas' losses, whatever the discriminator says.
+    With prior, lambda = 1 and a policy that starts as the prior this is SPiRL (Pertsch et al., CoRL 2020).
 
     R(s') stands in y only with `kl_in_target`. r_D is the logit log D - log(1 - D), positive where a state looks like
     a demonstration, or log D, which is never positive and so never pays for staying; both are clipped. With lambda = 0
