@@ -120,6 +120,28 @@ def report(run: Annotated[Path, typer.Argument(help="folder of a run, such as ru
     print(f"report: {write_report(run)}")
 
 
+@app.command()
+def compare(
+    methods: Annotated[
+        list[str], typer.Argument(metavar="NAME=RUN[,RUN...]", help="a method and its finished runs, one a seed")
+    ],
+    out: Annotated[Path, typer.Option(help="SVG file to write the figure to")],
+    without_rl: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=RUN[,RUN...]",
+            help="lines for the posterior that these runs started from, else for what they started from; repeatable",
+        ),
+    ] = None,
+) -> None:
+    """Draw the learning curves of several methods in one figure, and print their final evaluations as a table."""
+    from skild_ray.evaluation.compare import compare, read_method
+
+    found = [read_method(text) for text in methods]
+    print(compare([*found, *(read_method(text, trained=False) for text in without_rl or ())], out))
+    print(f"\nfigure: {out}")
+
+
 def main() -> None:
     """Entry point: errors meant for people become one line and an exit code."""
     try:

@@ -131,8 +131,9 @@ def _headline(artifact: Artifact, metrics: Metrics, results: Results) -> Markup:
 def _what_was_run(stages: Sequence[Artifact]) -> list[Markup]:
     head = ("stage", "fingerprint", "seed", "trained for", "wall time", "made from", "code")
     content = [table(head, [_provenance(artifact) for artifact in stages], numeric=False)]
-    missing = [TITLES[stage] for stage in OFFLINE_STAGES if stage not in {artifact.stage for artifact in stages}]
-    if missing:
+    finished = {artifact.stage for artifact in stages}
+    missing = [TITLES[stage] for stage in OFFLINE_STAGES if stage not in finished]
+    if missing and finished != {"sac"}:
         content.append(note(f"Not finished, and left out: {', '.join(missing)}."))
     if not any(artifact.stage in DOWNSTREAM_STAGES for artifact in stages):
         content.append(

@@ -15,15 +15,18 @@ from pretrained import tiny_experiment
 from ray.rllib.algorithms.sac import SACConfig as RLlibSACConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from typer.testing import CliRunner
 
 from skild_ray.algorithms.sac import SAC, SACConfig, SACTorchLearner
 from skild_ray.algorithms.sac.demonstrations import demonstration_rows
 from skild_ray.algorithms.sac.sac_rl_module import squashed_sample
 from skild_ray.artifacts import open_artifact
+from skild_ray.cli import app
 from skild_ray.config import Experiment, Source
 from skild_ray.data.episode import Episode
 from skild_ray.errors import DataError
 from skild_ray.evaluation.policy import load_agent
+from skild_ray.evaluation.report import write_report
 from skild_ray.evaluation.results import evaluate_run
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.pipeline import Run
@@ -211,6 +214,20 @@ def test_evaluation(finished: tuple[Experiment, Callable[..., list[str]]]) -> No
     states = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
     np.testing.assert_array_equal(policies[0](states), policies[1](states))
     assert np.abs(policies[0](states)).max() <= 1
+
+
+def test_report_and_comparison(finished: tuple[Experiment, Callable[..., list[str]]], tmp_path: Path) -> None:
+    experiment, _ = finished
+    evaluate_run(experiment.run_dir / "sac", episodes=2, seed=3)
+    page = write_report(experiment.run_dir).read_text()
+    assert "SAC with demonstrations" in page
+    assert "Entropy of the policy" in page
+    assert "Not finished" not in page
+    arguments = ["compare", f"SAC={experiment.run_dir}", "--out", str(tmp_path / "figure.svg")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "| SAC |" in result.output
+    assert (tmp_path / "figure.svg").read_text().startswith("<svg")
 
 
 def test_reused_and_trained_on(
