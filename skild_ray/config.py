@@ -234,7 +234,7 @@ class Algorithm(Section):
 class SAC(Section):
     """Instead of SkiLD: plain soft actor-critic on the environment's own actions, a baseline without skills.
 
-    The demonstrations, with their rewards, are in a replay of their own. Every field is also an argument of
+    The demonstrations, with the rewards that their data sets hold, are in a replay of their own. Every field is also an argument of
     `SACConfig.training()`.
     """
 

@@ -148,9 +148,11 @@ class Run:
         if self._transitions is None:
             demonstrations, workers = experiment.data.demonstrations, experiment.resources.data_workers
             env = make_env(experiment.environment.id, experiment.environment.kwargs)
-            sources = as_datasets(demonstrations, experiment, "demonstrations", workers)
-            self._transitions = demonstrations_fingerprint(load_demonstrations(sources, env))
-            env.close()
+            try:
+                sources = as_datasets(demonstrations, experiment, "demonstrations", workers)
+                self._transitions = demonstrations_fingerprint(load_demonstrations(sources, env))
+            finally:
+                env.close()
         return {"demonstrations": self._transitions}
 
     def _load(self, kind: DataKind) -> list[Trajectories]:

@@ -160,7 +160,7 @@ def _figure(methods: Sequence[Method], subtasks: bool) -> str:
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.margins(x=0.01)
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, labelcolor=colour("--ink"))
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8, labelcolor=colour("--ink"))
     return standalone(to_svg(drawing, "compare", "Learning curves: " + ", ".join(method.name for method in methods)))
 
 
