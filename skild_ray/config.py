@@ -234,8 +234,8 @@ class Algorithm(Section):
 class SAC(Section):
     """Instead of SkiLD: plain soft actor-critic on the environment's own actions, a baseline without skills.
 
-    The demonstrations, with the rewards that their data sets hold, are in a replay of their own. Every field is also an argument of
-    `SACConfig.training()`.
+    The demonstrations, with the rewards that their data sets hold, are in a replay of their own. Every field is also an
+    argument of `SACConfig.training()`.
     """
 
     total_env_steps: int = Field(200_000, gt=0, description="environment steps to train for")

@@ -106,9 +106,9 @@ class SAC(OffPolicy):
     (symmetric sampling, as of Ball et al., "Efficient Online Reinforcement Learning with Offline Data", 2023): they are
     never overwritten, and do not get rarer as experience grows.
 
-    RLlib's own SAC has the same losses (with Huber's in place of the square), but neither its replay nor its temperature
-    is in checkpoints on the new API stack, and it draws episodes one by one, at several times the cost of an update.
-    This one shares the loop, the replay and the checkpoints of SkiLD, with which it is compared.
+    RLlib's own SAC has the same losses (Huber's in place of the square), but neither its replay nor its temperature is
+    in checkpoints on the new API stack, and it draws episodes one by one, at several times the cost of an update. This
+    one shares the loop, the replay and the checkpoints of SkiLD, with which it is compared.
     """
 
     config: SACConfig
