@@ -23,7 +23,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="override a key, such as --set algorithm.alpha=0.5; repeatable"),
 ]
-Stage = Literal["skill-prior", "skill-posterior", "demo-discriminator", "demo-rl", "imitation"]
+Stage = Literal["skill-prior", "skill-posterior", "demo-discriminator", "demo-rl", "imitation", "sac"]
 
 
 @data_app.command("generate")
@@ -135,7 +135,8 @@ def train(
 ) -> None:
     """Train one stage, or reuse its artifact where nothing it was made from has changed.
 
-    `imitation` is `demo-rl` without the environment's reward: the file's algorithm.env_reward_weight must be 0.
+    `imitation` is `demo-rl` without the environment's reward: the file's algorithm.env_reward_weight must be 0. `sac`
+    is a baseline without skills, which needs no other stage: the file must have a section `sac`.
     """
     from skild_ray.pipeline import Run
 
@@ -144,7 +145,7 @@ def train(
 
 @app.command()
 def pipeline(experiment: File, overrides: Overrides = None) -> None:
-    """Run everything an experiment needs: data, all four stages, the final evaluation and the report.
+    """Run everything an experiment needs: data, all stages, the final evaluation and the report.
 
     What is finished and still fits is reused; what was interrupted goes on where it stopped.
     """
@@ -184,6 +185,28 @@ def report(run: Annotated[Path, typer.Argument(help="folder of a run, such as ru
     from skild_ray.evaluation.report import write_report
 
     print(f"report: {write_report(run)}")
+
+
+@app.command()
+def compare(
+    methods: Annotated[
+        list[str], typer.Argument(metavar="NAME=RUN[,RUN...]", help="a method and its finished runs, one a seed")
+    ],
+    out: Annotated[Path, typer.Option(help="SVG file to write the figure to")],
+    without_rl: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=RUN[,RUN...]",
+            help="lines for the posterior that these runs started from, else for what they started from; repeatable",
+        ),
+    ] = None,
+) -> None:
+    """Draw the learning curves of several methods in one figure, and print their final evaluations as a table."""
+    from skild_ray.evaluation.compare import compare, read_method
+
+    found = [read_method(text) for text in methods]
+    print(compare([*found, *(read_method(text, trained=False) for text in without_rl or ())], out))
+    print(f"\nfigure: {out}")
 
 
 def main() -> None:

@@ -159,6 +159,9 @@ class Algorithm(Section):
         0.9, ge=0, le=1, description="lambda in (1 - lambda) r_D + lambda r_env; 0: imitation"
     )
 
+    guidance: Literal["support", "prior", "posterior"] = Field(
+        "support", description="weight of the posterior: D(s), 0 (SPiRL: the prior alone) or 1; the prior has the rest"
+    )
     policy_init: Literal["prior", "posterior"] = "posterior"
     policy_init_scale: float = Field(1.0, gt=0, description="factor on the initial policy's sigma")
     latent_squash: Literal["scaled_tanh", "tanh", "clip", "none"] = Field(
@@ -235,12 +238,34 @@ class Algorithm(Section):
         return self
 
 
+class SAC(Section):
+    """Instead of SkiLD: plain soft actor-critic on the environment's own actions, a baseline without skills.
+
+    The demonstrations, with the rewards that their data sets hold, are in a replay of their own. Every field is also an
+    argument of `SACConfig.training()`.
+    """
+
+    total_env_steps: int = Field(200_000, gt=0, description="environment steps to train for")
+    discount: float = Field(0.99, gt=0, le=1, description="gamma of an environment step")
+    hidden: int = Field(256, gt=0, description="units of the two hidden layers of policy and critics")
+    learning_rate: float = Field(3e-4, gt=0, description="of policy, critics and temperature")
+    target_update_rate: float = Field(5e-3, gt=0, le=1, description="tau of the target critics, each update")
+    batch_size: int = Field(256, gt=0, description="transitions an update")
+    demonstration_share: float = Field(0.5, gt=0, lt=1, description="share of every batch drawn from demonstrations")
+    updates_per_env_step: float = Field(0.5, gt=0, description="customary is 1, at twice the cost")
+    warmup_env_steps: int = Field(1_000, gt=0, description="environment steps collected before the first update")
+    replay_capacity: int = Field(1_000_000, gt=0, description="transitions kept, demonstrations aside")
+    synchronous: bool = Field(False, description="sample, then learn: slower, reproducible bit for bit with one runner")
+
+
 class Rollout(Section):
     """Who collects experience, and how often the policy reaches them."""
 
     num_env_runners: int = Field(1, ge=0, description="runner processes; 0: sample in the learner's process")
     num_envs_per_env_runner: int = Field(16, gt=0, description="environments a runner steps in lockstep")
-    skill_steps_per_fragment: int = Field(64, gt=0, description="skill steps over all environments a sampling request")
+    skill_steps_per_fragment: int = Field(
+        64, gt=0, description="skill steps (env steps of SAC) over all environments a sampling request"
+    )
 
 
 class Resources(Section):
@@ -284,6 +309,7 @@ class Experiment(Section):
     skill_posterior: SkillPosterior = SkillPosterior()
     demo_discriminator: DemoDiscriminator = DemoDiscriminator()
     algorithm: Algorithm = Algorithm()
+    sac: SAC | None = Field(None, description="where it is given, plain SAC is trained and stages 1 to 4 are not")
     rollout: Rollout = Rollout()
     resources: Resources = Resources()
     progress: Progress = Progress()
@@ -298,6 +324,11 @@ class Experiment(Section):
     def imitation(self) -> bool:
         """Whether stage 4 learns without any reward from the environment."""
         return self.algorithm.env_reward_weight == 0
+
+    @property
+    def total_env_steps(self) -> int:
+        """The budget of the reinforcement learning, whichever algorithm it is."""
+        return (self.sac or self.algorithm).total_env_steps
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:

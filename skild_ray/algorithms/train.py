@@ -16,9 +16,10 @@ import torch
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from torch import Tensor
 
+from skild_ray.algorithms.off_policy import OffPolicy, OffPolicyConfig
 from skild_ray.algorithms.pretrained import Pretrained
-from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
-from skild_ray.algorithms.skild.skild import make_skill_env
+from skild_ray.algorithms.sac import SACConfig
+from skild_ray.algorithms.skild import SkiLDConfig
 from skild_ray.artifacts import Artifact, publish, work_folder, writable
 from skild_ray.config import Experiment
 from skild_ray.errors import ConfigError, SkildError
@@ -32,26 +33,33 @@ Row = dict[str, float]
 
 
 def stage_name(experiment: Experiment) -> str:
-    """`imitation` where the environment's reward is not used, `demo_rl` otherwise."""
+    """`sac` where the experiment has that section; else `imitation` without the environment's reward, or `demo_rl`."""
+    if experiment.sac:
+        return "sac"
     return "imitation" if experiment.imitation else "demo_rl"
 
 
-def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
-    """Train SkiLD on the artifacts in the run directory and publish the policy.
+def train_downstream(experiment: Experiment, fingerprint: str, data: Mapping[str, str] | None = None) -> Artifact:
+    """Train SkiLD on the artifacts in the run directory, or SAC without any, and publish the policy.
 
     Goes on from the newest checkpoint of the same fingerprint within `total_env_steps`, if there is one. SIGTERM and
     Ctrl-C write a checkpoint before they end the run; so does its end, from which a larger budget can go on.
+
+    Args:
+        experiment: what to train.
+        fingerprint: see `Artifact.fingerprint`.
+        data: fingerprint of each data set that is used directly, by name.
 
     Raises:
         ArtifactError: an input is missing or does not fit, or the run directory cannot be written.
         SkildError: the run was interrupted, or its losses are not finite any more.
     """
     stage = stage_name(experiment)
-    pretrained = Pretrained.open(experiment.run_dir)
+    inputs = () if experiment.sac else Pretrained.open(experiment.run_dir).artifacts
     work = work_folder(experiment, stage, fingerprint)
     with writable(work):
         work.mkdir(parents=True, exist_ok=True)
-    config = SkiLDConfig.from_experiment(experiment)
+    config: OffPolicyConfig = (SACConfig if experiment.sac else SkiLDConfig).from_experiment(experiment)
     subtasks = _try_environment(config)
     _say_what_is_missing(experiment)
     algo = config.build_algo()
@@ -67,10 +75,10 @@ def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
             module_weights(algo),
             rows,
             fingerprint=fingerprint,
-            data={},
-            inputs=pretrained.artifacts,
+            data=data or {},
+            inputs=inputs,
             facts={
-                "total_env_steps": experiment.algorithm.total_env_steps,
+                "total_env_steps": experiment.total_env_steps,
                 **algo.counts,
                 "seconds": round(rows[-1]["seconds"], 1),
             },
@@ -81,16 +89,16 @@ def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
     return artifact
 
 
-def _try_environment(config: SkiLDConfig) -> list[str]:
-    """One reset and one skill: an environment that never works would be rebuilt by the env runners for ever.
+def _try_environment(config: OffPolicyConfig) -> list[str]:
+    """One reset and one step: an environment that never works would be rebuilt by the env runners for ever.
 
     Returns the names of its sub-tasks, numbers where it draws them anew for every episode.
     """
     config.validate()
-    env = make_skill_env(config.env_config)
+    env = config.make_vector_env(config.env_config)
     try:
         env.reset(seed=0)
-        env.step(np.zeros((env.num_envs, env.latent_dim), np.float32))
+        env.step(np.zeros(env.action_space.shape or (), np.float32))
         fixed = tuple(getattr(env.envs[0].unwrapped, "subtasks", ())) == env.subtasks
         return [f"{k}_{name.replace(' ', '_')}" if fixed else f"{k}" for k, name in enumerate(env.subtasks, 1)]
     except Exception as error:  # whatever a user's environment raises
@@ -116,7 +124,7 @@ def _say_what_is_missing(experiment: Experiment) -> None:
             )
 
 
-def module_weights(algo: SkiLD) -> dict[str, Tensor]:
+def module_weights(algo: OffPolicy) -> dict[str, Tensor]:
     """All weights of the learners' RLModule, by name."""
     component = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
     state = algo.learner_group.get_state(components=[component])
@@ -124,15 +132,15 @@ def module_weights(algo: SkiLD) -> dict[str, Tensor]:
     return {name: torch.as_tensor(np.asarray(value)) for name, value in module.items()}
 
 
-def _train(algo: SkiLD, experiment: Experiment, stage: str, work: Path, subtasks: Sequence[str]) -> list[Row]:
-    settings, budget = experiment.progress, experiment.algorithm.total_env_steps
+def _train(algo: OffPolicy, experiment: Experiment, stage: str, work: Path, subtasks: Sequence[str]) -> list[Row]:
+    settings, budget = experiment.progress, experiment.total_env_steps
     rows = _resume(algo, work, budget)
     earlier = rows[-1]["seconds"] if rows else 0.0
     started = saved = time.monotonic()
     if algo.finished and not rows:
         raise ConfigError(
-            f"algorithm.total_env_steps {budget} does not allow one fragment of experience; raise it, or lower "
-            "rollout.skill_steps_per_fragment and rollout.num_envs_per_env_runner"
+            f"{_section(experiment)}.total_env_steps {budget} does not allow one fragment of experience; raise it, or "
+            "lower rollout.skill_steps_per_fragment and rollout.num_envs_per_env_runner"
         )
     with (
         _Interruption() as interruption,
@@ -142,7 +150,7 @@ def _train(algo: SkiLD, experiment: Experiment, stage: str, work: Path, subtasks
             rows.append(_row(algo.train(), algo.counts, earlier + time.monotonic() - started))
             if "subtasks_solved" in rows[-1]:
                 rows[-1] |= completion_rates(algo.recent_episodes["subtasks_solved"], subtasks)
-            _check_finite(rows[-1])
+            _check_finite(rows[-1], experiment)
             progress.update(rows[-1]["env_steps"], _note(rows[-1]))
             due = time.monotonic() - saved >= settings.checkpoint_interval_s
             if due or interruption.requested:
@@ -179,20 +187,27 @@ def _note(row: Row) -> str:
     return ", ".join(f"{label} {row[name]:.2f}" for name, label in shown.items() if name in row)
 
 
-def _check_finite(row: Row) -> None:
+def _section(experiment: Experiment) -> str:
+    """The part of the experiment that describes the algorithm."""
+    return "sac" if experiment.sac else "algorithm"
+
+
+def _check_finite(row: Row, experiment: Experiment) -> None:
+    remedy = (
+        "lower sac.learning_rate"
+        if experiment.sac
+        else "lower algorithm.critic_lr or algorithm.policy_lr, or bound the skills (algorithm.latent_squash)"
+    )
     for name in ("critic_loss", "policy_loss"):
         if not math.isfinite(row.get(name, 0.0)):
-            raise SkildError(
-                f"{name} is not finite at {row['env_steps']:.0f} env steps; lower algorithm.critic_lr or "
-                "algorithm.policy_lr, or bound the skills (algorithm.latent_squash)"
-            )
+            raise SkildError(f"{name} is not finite at {row['env_steps']:.0f} env steps; {remedy}")
 
 
 def _checkpoints(work: Path) -> list[Path]:
     return sorted(work.glob(f"{PREFIX}*"))
 
 
-def _save(algo: SkiLD, work: Path, rows: list[Row], keep: int) -> None:
+def _save(algo: OffPolicy, work: Path, rows: list[Row], keep: int) -> None:
     """Write a checkpoint under a temporary name, rename it, and remove the oldest of those before it."""
     final = work / f"{PREFIX}{algo.counts['env_steps']:012d}"
     with writable(work):
@@ -206,7 +221,7 @@ def _save(algo: SkiLD, work: Path, rows: list[Row], keep: int) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _resume(algo: SkiLD, work: Path, budget: int) -> list[Row]:
+def _resume(algo: OffPolicy, work: Path, budget: int) -> list[Row]:
     """Restore the newest checkpoint within the budget, if there is one, and return the rows of metrics up to it."""
     found = [path for path in _checkpoints(work) if int(path.name.removeprefix(PREFIX)) <= budget]
     if not found:

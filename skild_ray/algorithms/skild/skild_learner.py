@@ -39,6 +39,9 @@ class SkiLDTorchLearner(TorchLearner):
         alpha    = alpha (delta - KL_p)(1 - D),   alpha_q: alpha_q (delta_q - KL_q) D
         D online = cross-entropy of demonstrations (1) against replayed states (0)
 
+    With `guidance` prior or posterior, D is 0 or 1 in R and in the alphas' losses, whatever the discriminator says.
+    With prior, lambda = 1 and a policy that starts as the prior this is SPiRL (Pertsch et al., CoRL 2020).
+
     R(s') stands in y only with `kl_in_target`. r_D is the logit log D - log(1 - D), positive where a state looks like
     a demonstration, or log D, which is never positive and so never pays for staying; both are clipped. With lambda = 0
     (imitation) no reward of the environment reaches a loss.
@@ -75,7 +78,7 @@ class SkiLDTorchLearner(TorchLearner):
         module: SkiLDTorchRLModule = self._module[module_id].unwrapped()
         settings, out = module.settings, fwd_out
         with torch.no_grad():
-            support = torch.sigmoid(out["logits"][:, 0])
+            support = posterior_weight(settings, out["logits"][:, 0])
             reward_d = (batch["n_step_weights"] * discriminator_reward(settings, out["logits"])).sum(-1)
             weight = env_reward_weight(settings)
             reward = (1 - weight) * reward_d + (weight * batch["returns"] if weight > 0 else 0.0)
@@ -83,7 +86,7 @@ class SkiLDTorchLearner(TorchLearner):
             value = out["q_next"]
             if settings.kl_in_target:
                 stale = "current_state_weights" in settings.reference_quirks
-                next_support = support if stale else torch.sigmoid(out["next_logits"])
+                next_support = support if stale else posterior_weight(settings, out["next_logits"])
                 value = value - alpha * (1 - next_support) * out["kl_prior_next"]
                 value = value - alpha_q * next_support * out["kl_posterior_next"]
             target = reward + batch["bootstrap"] * value
@@ -164,13 +167,24 @@ class SkiLDTorchLearner(TorchLearner):
             "policy_log_sigma": out["log_sigma"].mean(),
             "prior_divergence": _mean_where(out["kl_prior"], ~inside),
             "posterior_divergence": _mean_where(out["kl_posterior"], inside),
-            "p_demo": support.mean(),
+            "p_demo": torch.sigmoid(out["logits"][:, 0]).mean(),
             "env_reward": weight * batch["returns"].mean(),
             "discriminator_reward": (1 - weight) * reward_d.mean(),
             "rl_training_reward": reward.mean(),
         }
         numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()
         self.metrics.log_dict(dict(zip(values, numbers, strict=True)), key=module_id, window=1)
+
+
+def posterior_weight(settings: Algorithm, logits: Tensor) -> Tensor:
+    """The share of the posterior's divergence, of logits d of D: D(s) = sigmoid(d), or 0 or 1 as `guidance` says."""
+    match settings.guidance:
+        case "prior":
+            return torch.zeros_like(logits)
+        case "posterior":
+            return torch.ones_like(logits)
+        case _:
+            return torch.sigmoid(logits)
 
 
 def env_reward_weight(settings: Algorithm) -> float:
