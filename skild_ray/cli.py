@@ -73,8 +73,11 @@ def train(
     `imitation` is `demo-rl` without the environment's reward: the file's algorithm.env_reward_weight must be 0.
     """
     from skild_ray.pipeline import Run
+    from skild_ray.tracking import Tracking
 
-    Run(load_experiment(experiment, overrides or ())).train(stage.replace("-", "_"))
+    loaded = load_experiment(experiment, overrides or ())
+    with Tracking.of(loaded) as tracking:
+        Run(loaded, tracking=tracking).train(stage.replace("-", "_"))
 
 
 @app.command()
@@ -86,11 +89,16 @@ def pipeline(experiment: File, overrides: Overrides = None) -> None:
     from skild_ray.evaluation.report import write_report
     from skild_ray.evaluation.results import evaluate_run, show
     from skild_ray.pipeline import Run
+    from skild_ray.tracking import Tracking
 
     loaded = load_experiment(experiment, overrides or ())
-    artifact = Run(loaded).train_all()
-    show(evaluate_run(artifact.path, loaded.evaluation.episodes, loaded.evaluation.seed))
-    print(f"report: {write_report(loaded.run_dir)}")
+    with Tracking.of(loaded) as tracking:
+        artifact = Run(loaded, tracking=tracking).train_all()
+        results = evaluate_run(artifact.path, loaded.evaluation.episodes, loaded.evaluation.seed)
+        show(results)
+        page = write_report(loaded.run_dir)
+        print(f"report: {page}")
+        tracking.outcome(results, page, artifact.path)
 
 
 @app.command()

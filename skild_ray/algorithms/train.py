@@ -23,6 +23,7 @@ from skild_ray.artifacts import Artifact, publish, work_folder, writable
 from skild_ray.config import Experiment
 from skild_ray.errors import ConfigError, SkildError
 from skild_ray.progress import TaskProgress
+from skild_ray.tracking import Series, Tracking
 
 PREFIX = "checkpoint_"
 ROWS_FILE, REPLAY_FILE = "rows.json", "replay.npz"
@@ -36,7 +37,7 @@ def stage_name(experiment: Experiment) -> str:
     return "imitation" if experiment.imitation else "demo_rl"
 
 
-def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
+def train_downstream(experiment: Experiment, fingerprint: str, tracking: Tracking | None = None) -> Artifact:
     """Train SkiLD on the artifacts in the run directory and publish the policy.
 
     Goes on from the newest checkpoint of the same fingerprint within `total_env_steps`, if there is one. SIGTERM and
@@ -56,7 +57,8 @@ def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
     _say_what_is_missing(experiment)
     algo = config.build_algo()
     try:
-        rows = _train(algo, experiment, stage, work)
+        with (tracking or Tracking()).stage(stage, fingerprint, work) as series:
+            rows = _train(algo, experiment, stage, work, series)
         _save(algo, work, rows, keep=1)
         replay = work / REPLAY_FILE
         with writable(replay):
@@ -76,6 +78,7 @@ def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
             },
             extra=[replay],
         )
+        series.remove_files()
     finally:
         algo.stop()
     return artifact
@@ -119,9 +122,10 @@ def module_weights(algo: SkiLD) -> dict[str, Tensor]:
     return {name: torch.as_tensor(np.asarray(value)) for name, value in module.items()}
 
 
-def _train(algo: SkiLD, experiment: Experiment, stage: str, work: Path) -> list[Row]:
+def _train(algo: SkiLD, experiment: Experiment, stage: str, work: Path, series: Series) -> list[Row]:
     settings, budget = experiment.progress, experiment.algorithm.total_env_steps
     rows = _resume(algo, work, budget)
+    series.restart(rows)
     earlier = rows[-1]["seconds"] if rows else 0.0
     started = saved = time.monotonic()
     if algo.finished and not rows:
@@ -135,6 +139,7 @@ def _train(algo: SkiLD, experiment: Experiment, stage: str, work: Path) -> list[
     ):
         while not algo.finished:
             rows.append(_row(algo.train(), algo.counts, earlier + time.monotonic() - started))
+            series.add(rows[-1])
             _check_finite(rows[-1])
             progress.update(rows[-1]["env_steps"], _note(rows[-1]))
             due = time.monotonic() - saved >= settings.checkpoint_interval_s
