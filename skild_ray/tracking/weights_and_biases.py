@@ -40,6 +40,7 @@ class WandbRun(ExternalRun):
         self._wandb, self._experiment, self._settings = wandb, experiment, settings
         self._run: wandb.Run | None = None
         self._axes: set[str] = set()
+        wandb.setup(wandb.Settings(silent=True))
         if settings.mode == "online" and not wandb.login(prompt=False, verify=False):
             raise ConfigError(
                 "tracking.wandb: no login; run wandb login, set WANDB_API_KEY, or keep the run on disk with --set "
@@ -58,6 +59,7 @@ class WandbRun(ExternalRun):
                 return
             except Exception as error:  # no server, or one that refuses: its own client tries for a while
                 reason = " ".join(str(error).split())[:200]
+                self._wandb.teardown()  # its service holds on to the id of the run that failed
         self._run = self._init("offline")
         where = self._experiment.run_dir / "wandb"
         cause = f" ({reason})" if reason else ""
