@@ -114,7 +114,7 @@ class ExternalRun(ABC):
         except Exception as error:  # whatever a client library raises
             if self._failed_at is None:
                 reason = " ".join(str(error).split()) or type(error).__name__
-                print(f"{self.title}: {reason[:200]}; the run goes on, and what is missing there is sent later", flush=True)
+                print(f"{self.title}: {reason[:200]}; training goes on, what it lacks is sent later", flush=True)
             self._failed_at = time.monotonic()
         else:
             self._failed_at = None
