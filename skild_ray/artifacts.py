@@ -3,12 +3,11 @@
 runs/<experiment>/<stage>/
     config.yaml         the resolved experiment
     model.safetensors   weights
-    metrics.csv         one row a report; TensorBoard events beside it
+    metrics.csv         one row a report; the same as metrics.jsonl and as TensorBoard events beside it
     artifact.json       schema, fingerprint, seed, versions, hashes of the files, the data and the input artifacts
 """
 
 import contextlib
-import csv
 import hashlib
 import json
 import os
@@ -23,10 +22,10 @@ from typing import Any
 
 import safetensors.torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from skild_ray.config import Experiment, to_yaml
 from skild_ray.errors import ArtifactError
+from skild_ray.tracking.files import write_metrics
 
 SCHEMA = 2
 PACKAGES = ("skild_ray", "ray", "torch", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
@@ -148,7 +147,7 @@ def publish(
         draft.mkdir(parents=True)
         safetensors.torch.save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, draft / MODEL_FILE)
         (draft / "config.yaml").write_text(to_yaml(experiment))
-        _write_metrics(draft, rows)
+        write_metrics(draft, rows)
         for path in extra:
             shutil.move(path, draft / path.name)
         record = {
@@ -174,7 +173,7 @@ def publish(
 
 
 def work_folder(experiment: Experiment, stage: str, fingerprint: str) -> Path:
-    """Where a stage that is made from the inputs of `fingerprint` keeps its checkpoints."""
+    """Where a stage that is made from the inputs of `fingerprint` keeps its checkpoints and, while it runs, metrics."""
     return experiment.run_dir / ".work" / f"{stage}-{fingerprint}"
 
 
@@ -185,21 +184,6 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
-
-
-def _write_metrics(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    if not rows:
-        return
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with (folder / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
-    with SummaryWriter(str(folder)) as events:
-        for row in rows:
-            for name in names[1:]:
-                if name in row:
-                    events.add_scalar(name, row[name], int(row[names[0]]))
 
 
 def _sha256(path: Path) -> str:

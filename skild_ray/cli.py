@@ -139,8 +139,11 @@ def train(
     is a baseline without skills, which needs no other stage: the file must have a section `sac`.
     """
     from skild_ray.pipeline import Run
+    from skild_ray.tracking import Tracking
 
-    Run(load_experiment(experiment, overrides or ())).train(stage.replace("-", "_"))
+    loaded = load_experiment(experiment, overrides or ())
+    with Tracking.of(loaded) as tracking:
+        Run(loaded, tracking=tracking).train(stage.replace("-", "_"))
 
 
 @app.command()
@@ -152,12 +155,17 @@ def pipeline(experiment: File, overrides: Overrides = None) -> None:
     from skild_ray.evaluation.report import write_report
     from skild_ray.evaluation.results import evaluate_run, show
     from skild_ray.pipeline import Run
+    from skild_ray.tracking import Tracking
 
     loaded = load_experiment(experiment, overrides or ())
-    artifact = Run(loaded).train_all()
     evaluation = loaded.evaluation
-    show(evaluate_run(artifact.path, evaluation.episodes, evaluation.seed, evaluation.videos))
-    print(f"report: {write_report(loaded.run_dir)}")
+    with Tracking.of(loaded) as tracking:
+        artifact = Run(loaded, tracking=tracking).train_all()
+        results = evaluate_run(artifact.path, evaluation.episodes, evaluation.seed, evaluation.videos)
+        show(results)
+        page = write_report(loaded.run_dir)
+        print(f"report: {page}")
+        tracking.outcome(results, page, artifact.path)
 
 
 @app.command()

@@ -296,6 +296,34 @@ class Evaluation(Section):
     videos: int = Field(2, ge=0, description="deterministic episodes to film: a typical one, the worst, the best, ...")
 
 
+class Wandb(Section):
+    """A run at Weights & Biases; needs the extra `wandb`."""
+
+    project: str = "skild_ray"
+    entity: str | None = Field(None, description="user or team; default: that of the login")
+    group: str | None = Field(None, description="runs that belong together, such as the seeds of one experiment")
+    tags: list[str] = []
+    mode: Literal["online", "offline", "disabled"] = Field(
+        "online", description="offline: kept below the run's folder, without network or account, for `wandb sync`"
+    )
+
+
+class MLflow(Section):
+    """A run at MLflow; needs the extra `mlflow`."""
+
+    uri: str | None = Field(
+        None, description="tracking server; default: MLFLOW_TRACKING_URI, else the file mlflow.db in `runs`"
+    )
+    experiment: str = "skild_ray"
+
+
+class Tracking(Section):
+    """Trackers that get the metrics of every stage, besides the files that are always written."""
+
+    wandb: Wandb | None = Field(None, description="default: none; {} for its own defaults")
+    mlflow: MLflow | None = Field(None, description="default: none; {} for its own defaults")
+
+
 class Experiment(Section):
     """Everything that fixes a run; the same experiment and seed give the same data and models."""
 
@@ -314,6 +342,7 @@ class Experiment(Section):
     resources: Resources = Resources()
     progress: Progress = Progress()
     evaluation: Evaluation = Evaluation()
+    tracking: Tracking = Tracking()
 
     @property
     def run_dir(self) -> Path:

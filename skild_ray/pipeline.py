@@ -14,6 +14,7 @@ from skild_ray.envs import make_env
 from skild_ray.errors import ArtifactError, ConfigError
 from skild_ray.offline.loop import STAGE_DATA, train_stage
 from skild_ray.offline.problem import DataKind
+from skild_ray.tracking import Tracking
 
 OFFLINE_STAGES = ("skill_prior", "skill_posterior", "demo_discriminator")
 OFFLINE_INPUTS: dict[str, tuple[str, ...]] = {
@@ -35,8 +36,8 @@ def _settings(experiment: Experiment, section: str) -> dict[str, Any]:
 class Run:
     """One experiment's stages. Data sets are loaded once, when a stage first needs them."""
 
-    def __init__(self, experiment: Experiment, report: Report = print) -> None:
-        self.experiment, self._report = experiment, report
+    def __init__(self, experiment: Experiment, report: Report = print, tracking: Tracking | None = None) -> None:
+        self.experiment, self._report, self._tracking = experiment, report, tracking or Tracking()
         self._data: dict[str, list[Trajectories]] = {}
         self._transitions: str | None = None
 
@@ -64,15 +65,18 @@ class Run:
         finished = self._finished(stage, made_from)
         if finished:
             self._report(f"{stage}: up to date, reused ({finished.path})")
+            self._tracking.finished(stage, made_from, finished.path)
             return finished
         connect()
         if stage in OFFLINE_STAGES:
             task_agnostic, demonstrations = (
                 self._load(kind) if kind in STAGE_DATA[stage] else [] for kind in get_args(DataKind)
             )
-            artifact = train_stage(self.experiment, stage, task_agnostic, demonstrations, inputs, made_from)
+            artifact = train_stage(
+                self.experiment, stage, task_agnostic, demonstrations, inputs, made_from, self._tracking
+            )
         else:
-            artifact = train_downstream(self.experiment, made_from, self._rewarded())
+            artifact = train_downstream(self.experiment, made_from, self._rewarded(), self._tracking)
         self._report(f"{stage}: done ({artifact.path})")
         return artifact
 

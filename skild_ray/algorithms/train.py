@@ -24,6 +24,7 @@ from skild_ray.artifacts import Artifact, publish, work_folder, writable
 from skild_ray.config import Experiment
 from skild_ray.errors import ConfigError, SkildError
 from skild_ray.progress import TaskProgress
+from skild_ray.tracking import Series, Tracking
 
 PREFIX = "checkpoint_"
 ROWS_FILE, REPLAY_FILE = "rows.json", "replay.npz"
@@ -39,7 +40,12 @@ def stage_name(experiment: Experiment) -> str:
     return "imitation" if experiment.imitation else "demo_rl"
 
 
-def train_downstream(experiment: Experiment, fingerprint: str, data: Mapping[str, str] | None = None) -> Artifact:
+def train_downstream(
+    experiment: Experiment,
+    fingerprint: str,
+    data: Mapping[str, str] | None = None,
+    tracking: Tracking | None = None,
+) -> Artifact:
     """Train SkiLD on the artifacts in the run directory, or SAC without any, and publish the policy.
 
     Goes on from the newest checkpoint of the same fingerprint within `total_env_steps`, if there is one. SIGTERM and
@@ -49,6 +55,7 @@ def train_downstream(experiment: Experiment, fingerprint: str, data: Mapping[str
         experiment: what to train.
         fingerprint: see `Artifact.fingerprint`.
         data: fingerprint of each data set that is used directly, by name.
+        tracking: what gets the metrics besides the files.
 
     Raises:
         ArtifactError: an input is missing or does not fit, or the run directory cannot be written.
@@ -64,7 +71,8 @@ def train_downstream(experiment: Experiment, fingerprint: str, data: Mapping[str
     _say_what_is_missing(experiment)
     algo = config.build_algo()
     try:
-        rows = _train(algo, experiment, stage, work, subtasks)
+        with (tracking or Tracking()).stage(stage, fingerprint, work) as series:
+            rows = _train(algo, experiment, stage, work, subtasks, series)
         _save(algo, work, rows, keep=1)
         replay = work / REPLAY_FILE
         with writable(replay):
@@ -84,6 +92,7 @@ def train_downstream(experiment: Experiment, fingerprint: str, data: Mapping[str
             },
             extra=[replay],
         )
+        series.remove_files()
     finally:
         algo.stop()
     return artifact
@@ -132,9 +141,12 @@ def module_weights(algo: OffPolicy) -> dict[str, Tensor]:
     return {name: torch.as_tensor(np.asarray(value)) for name, value in module.items()}
 
 
-def _train(algo: OffPolicy, experiment: Experiment, stage: str, work: Path, subtasks: Sequence[str]) -> list[Row]:
+def _train(
+    algo: OffPolicy, experiment: Experiment, stage: str, work: Path, subtasks: Sequence[str], series: Series
+) -> list[Row]:
     settings, budget = experiment.progress, experiment.total_env_steps
     rows = _resume(algo, work, budget)
+    series.restart(rows)
     earlier = rows[-1]["seconds"] if rows else 0.0
     started = saved = time.monotonic()
     if algo.finished and not rows:
@@ -150,6 +162,7 @@ def _train(algo: OffPolicy, experiment: Experiment, stage: str, work: Path, subt
             rows.append(_row(algo.train(), algo.counts, earlier + time.monotonic() - started))
             if "subtasks_solved" in rows[-1]:
                 rows[-1] |= completion_rates(algo.recent_episodes["subtasks_solved"], subtasks)
+            series.add(rows[-1])
             _check_finite(rows[-1], experiment)
             progress.update(rows[-1]["env_steps"], _note(rows[-1]))
             due = time.monotonic() - saved >= settings.checkpoint_interval_s

@@ -30,6 +30,7 @@ from skild_ray.offline.problem import Batch, DataKind, Inputs, Problem, worker_s
 from skild_ray.offline.skill_posterior import SkillPosteriorProblem
 from skild_ray.offline.skill_prior import SkillPriorProblem
 from skild_ray.progress import TaskProgress
+from skild_ray.tracking import Series, Tracking
 
 PROBLEMS: Mapping[str, type] = {
     "skill_prior": SkillPriorProblem,
@@ -54,6 +55,7 @@ def train_stage(
     demonstrations: Sequence[Trajectories],
     inputs: Sequence[Artifact],
     fingerprint: str,
+    tracking: Tracking | None = None,
 ) -> Artifact:
     """Train one offline stage as a Ray Train job and publish its artifact.
 
@@ -107,7 +109,10 @@ def train_stage(
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    with _show(stage, settings.iterations, events):
+    with (
+        (tracking or Tracking()).stage(stage, fingerprint, work) as series,
+        _show(stage, settings.iterations, events, series),
+    ):
         try:
             result = trainer.fit()
         except Exception as error:
@@ -167,6 +172,8 @@ def _worker_loop(config: dict[str, Any]) -> None:
         with checkpoint.as_directory() as folder:
             run.restore(torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True), rank)
 
+    if rank == 0:
+        events.put(list(run.rows))
     settings = problem.settings
     saved = time.monotonic()
     while not _agreed(run.finished, run.device):
@@ -322,16 +329,29 @@ def _copy(module: nn.Module) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def _show(stage: str, iterations: int, events: Queue) -> Iterator[None]:
-    """Show rows as they come from the workers, in a thread: `fit` blocks the main one."""
+def _show(stage: str, iterations: int, events: Queue, series: Series) -> Iterator[None]:
+    """Show and log what comes from the workers, in a thread: `fit` blocks the main one.
+
+    It is the list of rows up to the checkpoint whenever workers have started, then row by row.
+    """
     finished = threading.Event()
 
     def follow() -> None:
         with TaskProgress(stage.replace("_", " "), iterations, "iterations") as progress:
-            while not finished.is_set():
-                with contextlib.suppress(Empty):
-                    row = events.get(timeout=0.5)
-                    progress.update(row["iteration"], f"loss {row['train_total']:.4f}, held out {row['val_total']:.4f}")
+            while True:
+                ended = finished.is_set()
+                try:
+                    event: list[Row] | Row = events.get(block=not ended, timeout=0.5)
+                except Empty:
+                    if ended:
+                        return
+                    continue
+                if isinstance(event, list):
+                    series.restart(event)
+                else:
+                    series.add(event)
+                    note = f"loss {event['train_total']:.4f}, held out {event['val_total']:.4f}"
+                    progress.update(event["iteration"], note)
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
