@@ -52,7 +52,7 @@ class Run:
                 f"algorithm.env_reward_weight is {weight}, so this experiment's stage 4 is {last.replace('_', '-')}: "
                 f"skild-ray train {last.replace('_', '-')} EXPERIMENT"
             )
-        inputs = [self._input(name) for name in self._inputs(stage)]
+        inputs = self._inputs(stage)
         made_from = self._fingerprint(stage, inputs)
         finished = self._finished(stage, made_from)
         if finished:
@@ -81,8 +81,16 @@ class Run:
             for source in self._load(kind):
                 self._report(f"{kind}: {source.num_episodes} episodes, {len(source.actions)} transitions")
 
-    def _inputs(self, stage: str) -> tuple[str, ...]:
-        return OFFLINE_INPUTS.get(stage, OFFLINE_STAGES)
+    def fingerprint(self, stage: str) -> str:
+        """What fixes the result of a stage; where and how fast it runs does not enter.
+
+        Raises:
+            ArtifactError: an input stage is missing, damaged or was made for something else.
+        """
+        return self._fingerprint(stage, self._inputs(stage))
+
+    def _inputs(self, stage: str) -> list[Artifact]:
+        return [self._input(name) for name in OFFLINE_INPUTS.get(stage, OFFLINE_STAGES)]
 
     def _input(self, stage: str) -> Artifact:
         """A finished stage, made with this experiment's settings (its seed and its run's own aside)."""
@@ -116,7 +124,6 @@ class Run:
         return artifact
 
     def _fingerprint(self, stage: str, inputs: Sequence[Artifact]) -> str:
-        """Everything that fixes the stage's result. Where and how fast it runs does not enter."""
         experiment = self.experiment
         hashes = [artifact.model_hash for artifact in inputs]
         if stage not in OFFLINE_STAGES:

@@ -13,7 +13,7 @@ from skild_ray.cli import app, main
 from skild_ray.config import Experiment, to_yaml
 from skild_ray.data.generate import dataset_id, generate
 
-COMMANDS = ("data generate", "data import", "data info", "train", "pipeline", "evaluate", "report")
+COMMANDS = ("data generate", "data import", "data info", "train", "pipeline", "tune", "evaluate", "report")
 
 
 class Outcome(NamedTuple):

@@ -6,7 +6,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,41 +47,48 @@ def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
         SkildError: the run was interrupted, or its losses are not finite any more.
     """
     stage = stage_name(experiment)
-    pretrained = Pretrained.open(experiment.run_dir)
+    Pretrained.open(experiment.run_dir)
     work = work_folder(experiment, stage, fingerprint)
     with writable(work):
         work.mkdir(parents=True, exist_ok=True)
     config = SkiLDConfig.from_experiment(experiment)
-    _try_environment(config)
+    try_environment(config)
     _say_what_is_missing(experiment)
     algo = config.build_algo()
     try:
         rows = _train(algo, experiment, stage, work)
         _save(algo, work, rows, keep=1)
-        replay = work / REPLAY_FILE
-        with writable(replay):
-            np.savez_compressed(replay, **algo.replay.recent())
-        artifact = publish(
-            experiment,
-            stage,
-            module_weights(algo),
-            rows,
-            fingerprint=fingerprint,
-            data={},
-            inputs=pretrained.artifacts,
-            facts={
-                "total_env_steps": experiment.algorithm.total_env_steps,
-                **algo.counts,
-                "seconds": round(rows[-1]["seconds"], 1),
-            },
-            extra=[replay],
-        )
+        return publish_policy(algo, experiment, rows, fingerprint)
     finally:
         algo.stop()
-    return artifact
 
 
-def _try_environment(config: SkiLDConfig) -> None:
+def publish_policy(algo: SkiLD, experiment: Experiment, rows: Sequence[Row], fingerprint: str) -> Artifact:
+    """Write what was trained, with its `rows` of metrics, as the artifact of stage 4."""
+    stage = stage_name(experiment)
+    replay = work_folder(experiment, stage, fingerprint) / REPLAY_FILE
+    with writable(replay):
+        replay.parent.mkdir(parents=True, exist_ok=True)
+        transitions: dict[str, Any] = algo.replay.recent()
+        np.savez_compressed(replay, **transitions)
+    return publish(
+        experiment,
+        stage,
+        module_weights(algo),
+        rows,
+        fingerprint=fingerprint,
+        data={},
+        inputs=Pretrained.open(experiment.run_dir).artifacts,
+        facts={
+            "total_env_steps": experiment.algorithm.total_env_steps,
+            **algo.counts,
+            "seconds": round(rows[-1]["seconds"], 1),
+        },
+        extra=[replay],
+    )
+
+
+def try_environment(config: SkiLDConfig) -> None:
     """One reset and one skill: an environment that never works would be rebuilt by the env runners for ever."""
     config.validate()
     env = make_skill_env(config.env_config)
@@ -124,18 +131,15 @@ def _train(algo: SkiLD, experiment: Experiment, stage: str, work: Path) -> list[
     rows = _resume(algo, work, budget)
     earlier = rows[-1]["seconds"] if rows else 0.0
     started = saved = time.monotonic()
-    if algo.finished and not rows:
-        raise ConfigError(
-            f"algorithm.total_env_steps {budget} does not allow one fragment of experience; raise it, or lower "
-            "rollout.skill_steps_per_fragment and rollout.num_envs_per_env_runner"
-        )
+    if not rows:
+        require_budget(algo)
     with (
         _Interruption() as interruption,
         TaskProgress(stage.replace("_", " "), budget, "env steps", start=algo.counts["env_steps"]) as progress,
     ):
         while not algo.finished:
-            rows.append(_row(algo.train(), algo.counts, earlier + time.monotonic() - started))
-            _check_finite(rows[-1])
+            rows.append(metrics_row(algo.train(), algo.counts, earlier + time.monotonic() - started))
+            check_finite(rows[-1])
             progress.update(rows[-1]["env_steps"], _note(rows[-1]))
             due = time.monotonic() - saved >= settings.checkpoint_interval_s
             if due or interruption.requested:
@@ -148,8 +152,17 @@ def _train(algo: SkiLD, experiment: Experiment, stage: str, work: Path) -> list[
     return rows
 
 
-def _row(result: Mapping[str, Any], counts: Mapping[str, int], seconds: float) -> Row:
-    """The metrics of one iteration, flat; those that do not exist yet are left out."""
+def require_budget(algo: SkiLD) -> None:
+    """Raise ConfigError if a new run would be over before it began."""
+    if algo.finished:
+        raise ConfigError(
+            f"algorithm.total_env_steps {algo.settings.total_env_steps} does not allow one fragment of experience; "
+            "raise it, or lower rollout.skill_steps_per_fragment and rollout.num_envs_per_env_runner"
+        )
+
+
+def metrics_row(result: Mapping[str, Any], counts: Mapping[str, int], seconds: float) -> Row:
+    """The metrics of one iteration of `SkiLD.train`, flat; those that do not exist yet are left out."""
     row: Row = {"env_steps": counts["env_steps"], "seconds": seconds}
     row |= {name: value for name, value in counts.items() if name != "env_steps"}
     row |= {name: float(result[name]) for name in EPISODE_METRICS if name in result}
@@ -162,7 +175,8 @@ def _note(row: Row) -> str:
     return ", ".join(f"{label} {row[name]:.2f}" for name, label in shown.items() if name in row)
 
 
-def _check_finite(row: Row) -> None:
+def check_finite(row: Row) -> None:
+    """Raise SkildError where the losses have diverged."""
     for name in ("critic_loss", "policy_loss"):
         if not math.isfinite(row.get(name, 0.0)):
             raise SkildError(
