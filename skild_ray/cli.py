@@ -169,6 +169,37 @@ def pipeline(experiment: File, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def tune(
+    sweep: Annotated[Path, typer.Argument(metavar="SWEEP", help="sweep file, such as tune_configs/maze_asha.yaml")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="override a key of the sweep (samples=8) or of its experiment (algorithm.n_step=4); repeatable",
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with a sweep that was stopped or killed")] = False,
+) -> None:
+    """Search settings: many trials of an experiment, which share the offline stages that they have in common.
+
+    At the end: the trials ranked, a plot of them, and the best one as an experiment file.
+    """
+    from skild_ray.tune.results import show, write_best, write_page
+    from skild_ray.tune.run import run_sweep
+    from skild_ray.tune.sweep import load_sweep
+
+    loaded = load_sweep(sweep, overrides or ())
+    ranking = run_sweep(loaded, resume)
+    show(loaded, ranking)
+    print(f"plot: {write_page(loaded, ranking)}")
+    best = write_best(loaded, ranking)
+    if best is None:
+        raise SkildError(f"no trial has a result; what is wrong with each is in the table above ({loaded.folder})")
+    print(f"best: {best}")
+
+
+@app.command()
 def evaluate(
     target: Annotated[Path, typer.Argument(metavar="CHECKPOINT_OR_RUN", help="run, stage-4 artifact or checkpoint")],
     episodes: Annotated[int, typer.Option(min=1, help="episodes, once deterministic and once sampled")] = 100,

@@ -8,9 +8,9 @@ import contextlib
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -370,7 +370,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
     Raises:
         ConfigError: one line that names file and key, with the nearest valid key where one is unknown.
     """
-    return _validate(_read(Path(path), ()), overrides, str(path))
+    return _validate(read_mapping(Path(path)), overrides, str(path))
 
 
 def override_experiment(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
@@ -380,6 +380,29 @@ def override_experiment(experiment: Experiment, overrides: Sequence[str]) -> Exp
         ConfigError: as `load_experiment`.
     """
     return _validate(OmegaConf.create(experiment.model_dump()), overrides, experiment.name)
+
+
+def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
+    """The experiment with other values at these keys, such as `algorithm.alpha`.
+
+    Raises:
+        ConfigError: one line that names the key, with the nearest valid one where it is unknown.
+    """
+    content = experiment.model_dump(mode="json")
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        inner: Any = content
+        for part in sections:
+            if inner.get(part) is None:  # a section that is left out by default
+                inner[part] = {}
+            inner = inner[part]
+            if not isinstance(inner, dict):
+                raise ConfigError(f"'{key}': '{part}' has no keys; lists are given whole")
+        inner[last] = value
+    try:
+        return Experiment.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from None
 
 
 def to_yaml(experiment: Experiment) -> str:
@@ -395,7 +418,7 @@ def fingerprint(*parts: object) -> str:
 
 def _validate(content: Any, overrides: Sequence[str], origin: str) -> Experiment:
     for text in overrides:
-        content = _merge(content, _override(text), f"--set {text}")
+        content = merge(content, override_of(text), f"--set {text}")
     try:
         plain = OmegaConf.to_container(content, resolve=True)
     except OmegaConfBaseException as error:
@@ -403,10 +426,11 @@ def _validate(content: Any, overrides: Sequence[str], origin: str) -> Experiment
     try:
         return Experiment.model_validate(plain)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {_explain(error)}") from None
+        raise ConfigError(f"{origin}: {explain(error)}") from None
 
 
-def _read(path: Path, seen: tuple[Path, ...]) -> Any:
+def read_mapping(path: Path, seen: tuple[Path, ...] = ()) -> Any:
+    """The content of a YAML file, merged over that of the one it extends."""
     if path.resolve() in seen:
         raise ConfigError(f"{path}: 'extends' runs in a circle")
     try:
@@ -420,10 +444,11 @@ def _read(path: Path, seen: tuple[Path, ...]) -> Any:
     base = content.pop("extends", None)
     if base is None:
         return content
-    return _merge(_read(path.parent / str(base), (*seen, path.resolve())), content, str(path))
+    return merge(read_mapping(path.parent / str(base), (*seen, path.resolve())), content, str(path))
 
 
-def _merge(base: Any, changes: Any, origin: str) -> Any:
+def merge(base: Any, changes: Any, origin: str) -> Any:
+    """`changes` merged over `base`; `origin` names the former in messages."""
     try:
         return OmegaConf.merge(base, changes)
     except TypeError:
@@ -434,7 +459,8 @@ def _merge(base: Any, changes: Any, origin: str) -> Any:
         raise ConfigError(f"{origin}: {str(error).splitlines()[0]}") from None
 
 
-def _override(text: str) -> Any:
+def override_of(text: str) -> Any:
+    """The mapping that `a.b=value` stands for."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {text}: expected key=value, as in --set algorithm.alpha=0.5")
@@ -452,13 +478,15 @@ def _override(text: str) -> Any:
     return OmegaConf.create(nested)
 
 
-def _explain(error: ValidationError) -> str:
-    """The first problem as 'key: message', with the nearest key where it is unknown."""
-    problem = error.errors()[0]
+def explain(error: ValidationError, schema: type[BaseModel] | None = None) -> str:
+    """One problem as 'key: message', with the nearest key of `schema` (default: Experiment) if it is unknown."""
+    problems = error.errors()
+    # A misspelt key is also a missing one; what was meant is better said of the former.
+    problem = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     location = [part for part in problem["loc"]]
     key = ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":
-        nearest = _nearest_key(location)
+        nearest = _nearest_key(location, schema or Experiment)
         return f"unknown key '{key}'" + (f"; the nearest is '{nearest}'" if nearest else "")
     if problem["type"] == "missing":
         return f"'{key}' is missing"
@@ -467,26 +495,29 @@ def _explain(error: ValidationError) -> str:
     return f"'{key}': {message}{got}" if key else message
 
 
-def _nearest_key(location: Sequence[int | str]) -> str | None:
+def _nearest_key(location: Sequence[int | str], schema: type[BaseModel]) -> str | None:
     """The most similar key beside the unknown one, or else the key of that name in any other section."""
     name = str(location[-1])
-    beside = difflib.get_close_matches(name, _keys_beside(location), n=1)
+    beside = difflib.get_close_matches(name, _keys_beside(location, schema), n=1)
     if beside:
         return ".".join(map(str, [*location[:-1], *beside]))
-    for section, field in Experiment.model_fields.items():
+    for section, field in schema.model_fields.items():
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel) and name in annotation.model_fields:
             return f"{section}.{name}"
     return None
 
 
-def _keys_beside(location: Sequence[int | str]) -> list[str]:
+def _keys_beside(location: Sequence[int | str], schema: type[BaseModel]) -> list[str]:
     """Field names of the section in which `location`'s last part stands."""
-    section: Any = Experiment
-    for part in location[:-1]:
+    section: Any = schema
+    parts = iter(location[:-1])
+    for part in parts:
         if isinstance(part, int):
             continue
         annotation = section.model_fields[part].annotation
+        if get_origin(annotation) is dict:
+            next(parts, None)  # a key of the user's own
         candidates = [annotation, *get_args(annotation)]
         section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
     return list(section.model_fields)

@@ -60,7 +60,7 @@ class Run:
                 f"{reason}, so this experiment's stage 4 is {last.replace('_', '-')}: "
                 f"skild-ray train {last.replace('_', '-')} EXPERIMENT"
             )
-        inputs = [self._input(name) for name in self._inputs(stage)]
+        inputs = self._inputs(stage)
         made_from = self._fingerprint(stage, inputs)
         finished = self._finished(stage, made_from)
         if finished:
@@ -76,14 +76,14 @@ class Run:
                 self.experiment, stage, task_agnostic, demonstrations, inputs, made_from, self._tracking
             )
         else:
-            artifact = train_downstream(self.experiment, made_from, self._rewarded(), self._tracking)
+            artifact = train_downstream(self.experiment, made_from, self.direct_data(), self._tracking)
         self._report(f"{stage}: done ({artifact.path})")
         return artifact
 
     def train_all(self) -> Artifact:
         """Every stage that is needed, in order; the artifact of the last."""
         last = stage_name(self.experiment)
-        for stage in self._inputs(last):
+        for stage in self._input_names(last):
             self.train(stage)
         return self.train(last)
 
@@ -93,8 +93,19 @@ class Run:
             for source in self._load(kind):
                 self._report(f"{kind}: {source.num_episodes} episodes, {len(source.actions)} transitions")
 
-    def _inputs(self, stage: str) -> tuple[str, ...]:
+    def fingerprint(self, stage: str) -> str:
+        """What fixes the result of a stage; where and how fast it runs does not enter.
+
+        Raises:
+            ArtifactError: an input stage is missing, damaged or was made for something else.
+        """
+        return self._fingerprint(stage, self._inputs(stage))
+
+    def _input_names(self, stage: str) -> tuple[str, ...]:
         return OFFLINE_INPUTS.get(stage, OFFLINE_STAGES if stage != "sac" else ())
+
+    def _inputs(self, stage: str) -> list[Artifact]:
+        return [self._input(name) for name in self._input_names(stage)]
 
     def _input(self, stage: str) -> Artifact:
         """A finished stage, made with this experiment's settings (its seed and its run's own aside)."""
@@ -128,13 +139,12 @@ class Run:
         return artifact
 
     def _fingerprint(self, stage: str, inputs: Sequence[Artifact]) -> str:
-        """Everything that fixes the stage's result. Where and how fast it runs does not enter."""
         experiment = self.experiment
         hashes = [artifact.model_hash for artifact in inputs]
         if stage not in OFFLINE_STAGES:
             # A longer run goes on from a shorter one.
             settings = (experiment.sac or experiment.algorithm).model_dump(exclude={"total_env_steps"})
-            direct = [self._rewarded()] if experiment.sac else []
+            direct = [self.direct_data()] if experiment.sac else []
             return fingerprint(stage, experiment.seed, experiment.environment, settings, hashes, *direct)
         data = [
             [kind, source.fingerprint(), entry.weight]
@@ -144,7 +154,7 @@ class Run:
         split = experiment.data.validation_fraction
         return fingerprint(stage, experiment.seed, experiment.skill, _settings(experiment, stage), split, data, hashes)
 
-    def _rewarded(self) -> dict[str, str]:
+    def direct_data(self) -> dict[str, str]:
         """Fingerprint of the demonstrations with their rewards, where stage 4 learns from them directly."""
         experiment = self.experiment
         if experiment.sac is None:

@@ -15,7 +15,7 @@ from skild_ray.data.generate import dataset_id, generate
 
 COMMANDS = (
     *("data generate", "data download", "data import", "data info"),
-    *("train", "pipeline", "evaluate", "report", "compare"),
+    *("train", "pipeline", "tune", "evaluate", "report", "compare"),
 )
 
 

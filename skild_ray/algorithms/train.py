@@ -62,43 +62,59 @@ def train_downstream(
         SkildError: the run was interrupted, or its losses are not finite any more.
     """
     stage = stage_name(experiment)
-    inputs = () if experiment.sac else Pretrained.open(experiment.run_dir).artifacts
+    if not experiment.sac:
+        Pretrained.open(experiment.run_dir)
     work = work_folder(experiment, stage, fingerprint)
     with writable(work):
         work.mkdir(parents=True, exist_ok=True)
-    config: OffPolicyConfig = (SACConfig if experiment.sac else SkiLDConfig).from_experiment(experiment)
-    subtasks = _try_environment(config)
+    config = algorithm_config(experiment)
+    subtasks = try_environment(config)
     _say_what_is_missing(experiment)
     algo = config.build_algo()
     try:
         with (tracking or Tracking()).stage(stage, fingerprint, work) as series:
             rows = _train(algo, experiment, stage, work, subtasks, series)
         _save(algo, work, rows, keep=1)
-        replay = work / REPLAY_FILE
-        with writable(replay):
-            np.savez_compressed(replay, **algo.replay.recent())
-        artifact = publish(
-            experiment,
-            stage,
-            module_weights(algo),
-            rows,
-            fingerprint=fingerprint,
-            data=data or {},
-            inputs=inputs,
-            facts={
-                "total_env_steps": experiment.total_env_steps,
-                **algo.counts,
-                "seconds": round(rows[-1]["seconds"], 1),
-            },
-            extra=[replay],
-        )
+        artifact = publish_policy(algo, experiment, rows, fingerprint, data)
         series.remove_files()
+        return artifact
     finally:
         algo.stop()
-    return artifact
 
 
-def _try_environment(config: OffPolicyConfig) -> list[str]:
+def algorithm_config(experiment: Experiment) -> OffPolicyConfig:
+    """That of the algorithm which the experiment trains in stage 4."""
+    return (SACConfig if experiment.sac else SkiLDConfig).from_experiment(experiment)
+
+
+def publish_policy(
+    algo: OffPolicy, experiment: Experiment, rows: Sequence[Row], fingerprint: str, data: Mapping[str, str] | None
+) -> Artifact:
+    """Write what was trained, with its `rows` of metrics, as the artifact of stage 4; see `train_downstream`."""
+    stage = stage_name(experiment)
+    replay = work_folder(experiment, stage, fingerprint) / REPLAY_FILE
+    with writable(replay):
+        replay.parent.mkdir(parents=True, exist_ok=True)
+        transitions: dict[str, Any] = algo.replay.recent()
+        np.savez_compressed(replay, **transitions)
+    return publish(
+        experiment,
+        stage,
+        module_weights(algo),
+        rows,
+        fingerprint=fingerprint,
+        data=data or {},
+        inputs=() if experiment.sac else Pretrained.open(experiment.run_dir).artifacts,
+        facts={
+            "total_env_steps": experiment.total_env_steps,
+            **algo.counts,
+            "seconds": round(rows[-1]["seconds"], 1),
+        },
+        extra=[replay],
+    )
+
+
+def try_environment(config: OffPolicyConfig) -> list[str]:
     """One reset and one step: an environment that never works would be rebuilt by the env runners for ever.
 
     Returns the names of its sub-tasks, numbers where it draws them anew for every episode.
@@ -149,22 +165,18 @@ def _train(
     series.restart(rows)
     earlier = rows[-1]["seconds"] if rows else 0.0
     started = saved = time.monotonic()
-    if algo.finished and not rows:
-        raise ConfigError(
-            f"{_section(experiment)}.total_env_steps {budget} does not allow one fragment of experience; raise it, or "
-            "lower rollout.skill_steps_per_fragment and rollout.num_envs_per_env_runner"
-        )
+    if not rows:
+        require_budget(algo, experiment)
     with (
         _Interruption() as interruption,
         TaskProgress(stage.replace("_", " "), budget, "env steps", start=algo.counts["env_steps"]) as progress,
     ):
         while not algo.finished:
-            rows.append(_row(algo.train(), algo.counts, earlier + time.monotonic() - started))
-            if "subtasks_solved" in rows[-1]:
-                rows[-1] |= completion_rates(algo.recent_episodes["subtasks_solved"], subtasks)
-            series.add(rows[-1])
-            _check_finite(rows[-1], experiment)
-            progress.update(rows[-1]["env_steps"], _note(rows[-1]))
+            row = metrics_row(algo.train(), algo, subtasks, earlier + time.monotonic() - started)
+            rows.append(row)
+            series.add(row)
+            check_finite(row, experiment)
+            progress.update(row["env_steps"], _note(row))
             due = time.monotonic() - saved >= settings.checkpoint_interval_s
             if due or interruption.requested:
                 _save(algo, work, rows, settings.keep_checkpoints)
@@ -176,11 +188,29 @@ def _train(
     return rows
 
 
-def _row(result: Mapping[str, Any], counts: Mapping[str, int], seconds: float) -> Row:
-    """The metrics of one iteration, flat; those that do not exist yet are left out."""
-    row: Row = {"env_steps": counts["env_steps"], "seconds": seconds}
-    row |= {name: value for name, value in counts.items() if name != "env_steps"}
+def require_budget(algo: OffPolicy, experiment: Experiment) -> None:
+    """Raise ConfigError if a new run would be over before it began."""
+    if algo.finished:
+        raise ConfigError(
+            f"{_section(experiment)}.total_env_steps {experiment.total_env_steps} does not allow one fragment of "
+            "experience; raise it, or lower rollout.skill_steps_per_fragment and rollout.num_envs_per_env_runner"
+        )
+
+
+def metrics_row(result: Mapping[str, Any], algo: OffPolicy, subtasks: Sequence[str], seconds: float) -> Row:
+    """The metrics of one iteration, flat; those that do not exist yet are left out.
+
+    Args:
+        result: of `algo.train()`.
+        algo: after it.
+        subtasks: see `try_environment`.
+        seconds: trained so far.
+    """
+    row: Row = {"env_steps": algo.counts["env_steps"], "seconds": seconds}
+    row |= {name: value for name, value in algo.counts.items() if name != "env_steps"}
     row |= {name: float(result[name]) for name in EPISODE_METRICS if name in result}
+    if "subtasks_solved" in row:
+        row |= completion_rates(algo.recent_episodes["subtasks_solved"], subtasks)
     learner = result.get("learners", {}).get(DEFAULT_MODULE_ID, {})
     return row | {name: float(value) for name, value in learner.items() if isinstance(value, int | float)}
 
@@ -205,7 +235,8 @@ def _section(experiment: Experiment) -> str:
     return "sac" if experiment.sac else "algorithm"
 
 
-def _check_finite(row: Row, experiment: Experiment) -> None:
+def check_finite(row: Row, experiment: Experiment) -> None:
+    """Raise SkildError where the losses have diverged."""
     remedy = (
         "lower sac.learning_rate"
         if experiment.sac

@@ -277,6 +277,31 @@ def _env_runner_processes(algo: SkiLD) -> list[int]:
     return algo.env_runner_group.foreach_env_runner(lambda _: os.getpid(), local_env_runner=False)
 
 
+def test_a_checkpoint_goes_on_with_other_settings(build: Build, tmp_path: Path) -> None:
+    first = build(alpha=2.0, policy_lr=1e-3, discriminator_updates=1.0)
+    _finish(first, until=600)
+    first.save_to_path(str(tmp_path / "checkpoint"))
+    other = build(alpha=0.5, policy_lr=1e-5, discriminator_updates=1.0, discriminator_weight_decay=0.5)
+    other.restore_from_path(str(tmp_path / "checkpoint"))
+    before, after = module_weights(first), module_weights(other)
+    assert float(before.pop("log_alpha").exp()) == pytest.approx(2.0)
+    assert float(after.pop("log_alpha").exp()) == pytest.approx(0.5)
+    assert _equal(before, after)
+    learner = other.learner_group._learner
+
+    def group(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = learner.get_optimizer(DEFAULT_MODULE_ID, name).param_groups[0]
+        return found
+
+    for _ in range(2):
+        assert group("policy")["lr"] == 1e-5
+        assert group("discriminator")["weight_decay"] == 0.5
+        result = other.train()
+        assert result["learners"][DEFAULT_MODULE_ID]["alpha"] == pytest.approx(0.5)
+    state = learner.get_optimizer(DEFAULT_MODULE_ID, "critic").state_dict()["state"]
+    assert float(state[0]["step"]) > float(module_weights(first)["num_updates"])
+
+
 def test_killed_env_runners_are_replaced(build: Build) -> None:
     algo = build(2, total_env_steps=10**6)
     _finish(algo, until=500)

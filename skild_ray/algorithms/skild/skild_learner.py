@@ -51,6 +51,26 @@ class SkiLDTorchLearner(TorchLearner):
     """
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        for name, (parameters, learning_rate, decay) in self._groups(module_id).items():
+            optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=decay, fused=True)
+            self.register_optimizer(
+                module_id=module_id,
+                optimizer_name=name,
+                optimizer=optimizer,
+                params=parameters,
+                lr_or_lr_schedule=learning_rate,
+            )
+
+    def set_state(self, state: Any) -> None:
+        """A checkpoint brings its optimisers' moments; their rates and decays are those of this configuration."""
+        super().set_state(state)
+        for module_id in self._module.keys():  # noqa: SIM118
+            for name, (_, learning_rate, decay) in self._groups(module_id).items():
+                for group in self.get_optimizer(module_id, name).param_groups:
+                    group["lr"], group["weight_decay"] = learning_rate, decay
+
+    def _groups(self, module_id: str) -> dict[str, tuple[list[nn.Parameter], float, float]]:
+        """Parameters, learning rate and weight decay of each optimiser."""
         module: SkiLDTorchRLModule = self._module[module_id].unwrapped()
         settings = module.settings
         groups: dict[str, tuple[list[nn.Parameter], float, float]] = {
@@ -62,15 +82,7 @@ class SkiLDTorchLearner(TorchLearner):
         if module.online_discriminator:
             parameters = list(module.discriminator.parameters())
             groups["discriminator"] = (parameters, settings.discriminator_lr, settings.discriminator_weight_decay)
-        for name, (parameters, learning_rate, decay) in groups.items():
-            optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=decay, fused=True)
-            self.register_optimizer(
-                module_id=module_id,
-                optimizer_name=name,
-                optimizer=optimizer,
-                params=parameters,
-                lr_or_lr_schedule=learning_rate,
-            )
+        return groups
 
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: Mapping[str, Tensor], fwd_out: Mapping[str, Tensor]
