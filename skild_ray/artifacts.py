@@ -78,7 +78,7 @@ def open_artifact(run_dir: Path, stage: str) -> Artifact:
         record = json.loads((path / RECORD_FILE).read_text())
         if record["schema"] != SCHEMA:
             raise ArtifactError(f"{path}: artifact of schema {record['schema']}, this version reads {SCHEMA}; {remedy}")
-        altered = [name for name, known in record["sha256"].items() if _sha256(path / name) != known]
+        altered = [name for name, known in record["sha256"].items() if file_hash(path / name) != known]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path}: damaged artifact ({error}); delete the folder and {remedy}") from None
     if altered:
@@ -156,7 +156,7 @@ def publish(
             "stage": stage,
             "fingerprint": fingerprint,
             "seed": experiment.seed,
-            "sha256": {path.name: _sha256(path) for path in sorted(draft.iterdir()) if path.is_file()},
+            "sha256": {path.name: file_hash(path) for path in sorted(draft.iterdir()) if path.is_file()},
             "data": dict(data),
             "inputs": {artifact.stage: artifact.model_hash for artifact in inputs},
             "facts": dict(facts),
@@ -202,7 +202,8 @@ def _write_metrics(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
                     events.add_scalar(name, row[name], int(row[names[0]]))
 
 
-def _sha256(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -34,3 +34,6 @@ def connect() -> None:
         reason = " ".join(str(error).split())
         raise SkildError(f"cannot {f'connect to Ray at {address}' if address else 'start Ray'}: {reason}") from error
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)  # it announces its API stack at every start
+    logging.getLogger("ray.rllib.utils.actor_manager").setLevel(
+        logging.CRITICAL
+    )  # lost env runners get one line of ours

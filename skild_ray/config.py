@@ -234,6 +234,11 @@ class Rollout(Section):
     num_env_runners: int = Field(1, ge=0, description="runner processes; 0: sample in the learner's process")
     num_envs_per_env_runner: int = Field(16, gt=0, description="environments a runner steps in lockstep")
     skill_steps_per_fragment: int = Field(64, gt=0, description="skill steps over all environments a sampling request")
+    answer_timeout_s: float = Field(
+        60.0,
+        gt=0,
+        description="a runner that is silent for so long, and ten times as long as is usual, is replaced",
+    )
 
 
 class Resources(Section):
@@ -252,6 +257,7 @@ class Progress(Section):
 
     report_interval_s: float = Field(5.0, gt=0, description="seconds between lines of metrics in stage 4")
     checkpoint_interval_s: float = Field(60.0, gt=0, description="seconds between checkpoints in stage 4")
+    checkpoint_env_steps: int = Field(50_000, gt=0, description="the same with algorithm.synchronous, in env steps")
     keep_checkpoints: int = Field(2, gt=0)
 
 

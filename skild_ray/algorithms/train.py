@@ -1,8 +1,6 @@
 """Stage 4 as a run: train until the budget is spent, checkpoint, resume, publish the artifact."""
 
-import json
 import math
-import shutil
 import signal
 import threading
 import time
@@ -16,6 +14,7 @@ import torch
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from torch import Tensor
 
+from skild_ray.algorithms.checkpoints import Row, restore_newest, save_checkpoint
 from skild_ray.algorithms.pretrained import Pretrained
 from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
 from skild_ray.algorithms.skild.skild import make_skill_env
@@ -24,11 +23,8 @@ from skild_ray.config import Experiment
 from skild_ray.errors import ConfigError, SkildError
 from skild_ray.progress import TaskProgress
 
-PREFIX = "checkpoint_"
-ROWS_FILE, REPLAY_FILE = "rows.json", "replay.npz"
+REPLAY_FILE = "replay.npz"
 EPISODE_METRICS = ("success", "subtasks_solved", "episode_return", "episode_env_steps")
-
-Row = dict[str, float]
 
 
 def stage_name(experiment: Experiment) -> str:
@@ -41,6 +37,10 @@ def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
 
     Goes on from the newest checkpoint of the same fingerprint within `total_env_steps`, if there is one. SIGTERM and
     Ctrl-C write a checkpoint before they end the run; so does its end, from which a larger budget can go on.
+
+    With `algorithm.synchronous` a row of metrics is one fragment of each runner, and checkpoints, at which the
+    environments begin anew (see `SkiLD`), come by env steps instead of by the clock, also when the run is interrupted.
+    With one runner, or none, it then does not matter whether and when a run was stopped: its metrics are the same.
 
     Raises:
         ArtifactError: an input is missing or does not fit, or the run directory cannot be written.
@@ -57,7 +57,7 @@ def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
     algo = config.build_algo()
     try:
         rows = _train(algo, experiment, stage, work)
-        _save(algo, work, rows, keep=1)
+        save_checkpoint(algo, work, rows, keep=1)
         replay = work / REPLAY_FILE
         with writable(replay):
             np.savez_compressed(replay, **algo.replay.recent())
@@ -72,6 +72,7 @@ def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
             facts={
                 "total_env_steps": experiment.algorithm.total_env_steps,
                 **algo.counts,
+                **algo.faults,
                 "seconds": round(rows[-1]["seconds"], 1),
             },
             extra=[replay],
@@ -121,9 +122,10 @@ def module_weights(algo: SkiLD) -> dict[str, Tensor]:
 
 def _train(algo: SkiLD, experiment: Experiment, stage: str, work: Path) -> list[Row]:
     settings, budget = experiment.progress, experiment.algorithm.total_env_steps
-    rows = _resume(algo, work, budget)
+    rows = restore_newest(algo, work, budget)
     earlier = rows[-1]["seconds"] if rows else 0.0
     started = saved = time.monotonic()
+    synchronous = experiment.algorithm.synchronous
     if algo.finished and not rows:
         raise ConfigError(
             f"algorithm.total_env_steps {budget} does not allow one fragment of experience; raise it, or lower "
@@ -134,24 +136,31 @@ def _train(algo: SkiLD, experiment: Experiment, stage: str, work: Path) -> list[
         TaskProgress(stage.replace("_", " "), budget, "env steps", start=algo.counts["env_steps"]) as progress,
     ):
         while not algo.finished:
-            rows.append(_row(algo.train(), algo.counts, earlier + time.monotonic() - started))
+            before = algo.counts["env_steps"]
+            rows.append(_row(algo.train(), algo, earlier + time.monotonic() - started))
             _check_finite(rows[-1])
             progress.update(rows[-1]["env_steps"], _note(rows[-1]))
-            due = time.monotonic() - saved >= settings.checkpoint_interval_s
-            if due or interruption.requested:
-                _save(algo, work, rows, settings.keep_checkpoints)
+            if synchronous:
+                interval = settings.checkpoint_env_steps
+                due = algo.counts["env_steps"] // interval > before // interval
+            else:
+                due = time.monotonic() - saved >= settings.checkpoint_interval_s or interruption.requested
+            if due:
+                save_checkpoint(algo, work, rows, settings.keep_checkpoints)
                 saved = time.monotonic()
             if interruption.requested:
+                where = "the last checkpoint" if synchronous else "there"
                 raise SkildError(
-                    f"{stage}: stopped at {algo.counts['env_steps']} env steps; the same command goes on from there"
+                    f"{stage}: stopped at {algo.counts['env_steps']} env steps; the same command goes on from {where}"
                 )
     return rows
 
 
-def _row(result: Mapping[str, Any], counts: Mapping[str, int], seconds: float) -> Row:
+def _row(result: Mapping[str, Any], algo: SkiLD, seconds: float) -> Row:
     """The metrics of one iteration, flat; those that do not exist yet are left out."""
-    row: Row = {"env_steps": counts["env_steps"], "seconds": seconds}
-    row |= {name: value for name, value in counts.items() if name != "env_steps"}
+    row: Row = {"env_steps": algo.counts["env_steps"], "seconds": seconds}
+    row |= {name: value for name, value in algo.counts.items() if name != "env_steps"}
+    row |= algo.faults
     row |= {name: float(result[name]) for name in EPISODE_METRICS if name in result}
     learner = result.get("learners", {}).get(DEFAULT_MODULE_ID, {})
     return row | {name: float(value) for name, value in learner.items() if isinstance(value, int | float)}
@@ -163,41 +172,12 @@ def _note(row: Row) -> str:
 
 
 def _check_finite(row: Row) -> None:
-    for name in ("critic_loss", "policy_loss"):
+    for name in ("critic_loss", "policy_loss", "alpha_loss", "discriminator_loss"):
         if not math.isfinite(row.get(name, 0.0)):
             raise SkildError(
                 f"{name} is not finite at {row['env_steps']:.0f} env steps; lower algorithm.critic_lr or "
-                "algorithm.policy_lr, or bound the skills (algorithm.latent_squash)"
+                "algorithm.policy_lr, or bound the skills (algorithm.latent_squash); checkpoints before it stay usable"
             )
-
-
-def _checkpoints(work: Path) -> list[Path]:
-    return sorted(work.glob(f"{PREFIX}*"))
-
-
-def _save(algo: SkiLD, work: Path, rows: list[Row], keep: int) -> None:
-    """Write a checkpoint under a temporary name, rename it, and remove the oldest of those before it."""
-    final = work / f"{PREFIX}{algo.counts['env_steps']:012d}"
-    with writable(work):
-        if not final.exists():
-            draft = work / "draft"
-            shutil.rmtree(draft, ignore_errors=True)
-            algo.save_to_path(str(draft.resolve()))
-            (draft / ROWS_FILE).write_text(json.dumps(rows))
-            draft.rename(final)
-        for old in [path for path in _checkpoints(work) if path.name <= final.name][:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def _resume(algo: SkiLD, work: Path, budget: int) -> list[Row]:
-    """Restore the newest checkpoint within the budget, if there is one, and return the rows of metrics up to it."""
-    found = [path for path in _checkpoints(work) if int(path.name.removeprefix(PREFIX)) <= budget]
-    if not found:
-        return []
-    algo.restore_from_path(str(found[-1].resolve()))
-    rows: list[Row] = json.loads((found[-1] / ROWS_FILE).read_text())
-    print(f"resumed at {algo.counts['env_steps']} env steps from {found[-1]}", flush=True)
-    return rows
 
 
 class _Interruption:

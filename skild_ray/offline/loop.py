@@ -106,7 +106,7 @@ def train_stage(
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    with _show(stage, settings.iterations, events):
+    with _show(stage, settings.iterations, events) as restarts:
         try:
             result = trainer.fit()
         except Exception as error:
@@ -130,6 +130,7 @@ def train_stage(
             "iterations": state["iteration"],
             "seconds": round(state["seconds"], 1),
             "best_validation_loss": state["best_loss"],
+            "worker_restarts": len(restarts),
         },
         extra=extra,
     )
@@ -167,6 +168,8 @@ def _worker_loop(config: dict[str, Any]) -> None:
             run.restore(torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True), rank)
 
     settings = problem.settings
+    if rank == 0:
+        events.put({"started_at": run.iteration})
     saved = time.monotonic()
     while not _agreed(run.finished, run.device):
         row = run.advance(settings.validation_interval)
@@ -316,21 +319,40 @@ def _copy(module: nn.Module) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def _show(stage: str, iterations: int, events: Queue) -> Iterator[None]:
-    """Show rows as they come from the workers, in a thread: `fit` blocks the main one."""
-    finished = threading.Event()
+def _show(stage: str, iterations: int, events: Queue) -> Iterator[list[int]]:
+    """Show rows as they come from the workers, in a thread: `fit` blocks the main one.
+
+    Yields the iterations at which the workers began again after one of them was lost or failed, as they happen.
+    """
+    finished, name = threading.Event(), stage.replace("_", " ")
+    starts: list[int] = []
+    restarts: list[int] = []
 
     def follow() -> None:
-        with TaskProgress(stage.replace("_", " "), iterations, "iterations") as progress:
-            while not finished.is_set():
-                with contextlib.suppress(Empty):
+        with TaskProgress(name, iterations, "iterations") as progress:
+            while True:
+                try:
                     row = events.get(timeout=0.5)
+                except Empty:
+                    if finished.is_set():
+                        return
+                    continue
+                if "started_at" not in row:
                     progress.update(row["iteration"], f"loss {row['train_total']:.4f}, held out {row['val_total']:.4f}")
+                    continue
+                starts.append(row["started_at"])
+                if len(starts) > 1:
+                    restarts.append(starts[-1])
+                    print(
+                        f"{name}: a Train worker was lost or failed; all go on from iteration {starts[-1]} "
+                        f"({len(restarts)} of at most {MAX_WORKER_FAILURES} times)",
+                        flush=True,
+                    )
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
     try:
-        yield
+        yield restarts
     finally:
         finished.set()
         thread.join()

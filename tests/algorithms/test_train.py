@@ -2,6 +2,7 @@
 
 import csv
 import os
+import resource
 import signal
 import threading
 from collections.abc import Callable
@@ -42,6 +43,27 @@ def _rows(artifact: Artifact) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def _interrupt(experiment: Experiment, fingerprint: str, checkpoints: int) -> list[Path]:
+    """Train until so many checkpoints are there, then ask it to stop by SIGTERM; what is there then."""
+    work, finished = experiment.run_dir / ".work" / f"demo_rl-{fingerprint}", threading.Event()
+
+    def interrupt() -> None:
+        while not finished.wait(0.01):
+            if len(list(work.glob("checkpoint_*"))) == checkpoints:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(SkildError, match=r"stopped at \d+ env steps"):
+            train_downstream(experiment, fingerprint)
+    finally:
+        finished.set()
+        thread.join()
+    return sorted(work.glob("checkpoint_*"))
+
+
 def test_published_artifact(
     make_run: Callable[..., Experiment], make_module: Callable[..., SkiLDTorchRLModule]
 ) -> None:
@@ -73,25 +95,9 @@ def test_a_signal_stops_it_with_a_checkpoint(
     make_run: Callable[..., Experiment], capsys: pytest.CaptureFixture[str]
 ) -> None:
     experiment = make_run({"checkpoint_interval_s": 0.01, "keep_checkpoints": 2}, total_env_steps=4_000)
-    work, finished = experiment.run_dir / ".work" / "demo_rl-f", threading.Event()
-
-    def interrupt() -> None:
-        while not finished.wait(0.01):
-            if len(list(work.glob("checkpoint_*"))) == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
     handler = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(SkildError, match=r"stopped at \d+ env steps"):
-            train_downstream(experiment, "f")
-    finally:
-        finished.set()
-        thread.join()
+    checkpoints = _interrupt(experiment, "f", checkpoints=2)
     assert signal.getsignal(signal.SIGTERM) is handler
-    checkpoints = sorted(work.glob("checkpoint_*"))
     assert len(checkpoints) == 2
     steps = int(checkpoints[-1].name.removeprefix("checkpoint_"))
 
@@ -102,6 +108,53 @@ def test_a_signal_stops_it_with_a_checkpoint(
     assert np.all(np.diff(updates) >= 0)
     seconds = [float(row["seconds"]) for row in _rows(artifact)]
     assert np.all(np.diff(seconds) > 0)
+
+
+def test_a_stopped_synchronous_run_ends_as_if_it_had_not_been(make_run: Callable[..., Experiment]) -> None:
+    settings = {"synchronous": True, "total_env_steps": 2_000}
+    experiment = make_run({"checkpoint_env_steps": 500}, **settings)
+    expected = _rows(train_downstream(experiment, "whole"))
+    _interrupt(experiment, "f", checkpoints=2)
+    rows = _rows(train_downstream(experiment, "f"))
+    for row in (*rows, *expected):
+        del row["seconds"]
+    assert rows == expected
+    assert len(rows) > 20
+
+
+def test_a_damaged_checkpoint_is_skipped(
+    make_run: Callable[..., Experiment], capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = make_run({"checkpoint_env_steps": 500}, synchronous=True, total_env_steps=2_000)
+    _interrupt(experiment, "f", checkpoints=2)
+    older, newer = sorted((experiment.run_dir / ".work" / "demo_rl-f").glob("checkpoint_*"))
+    state = newer / "algorithm_state.pkl"
+    state.write_bytes(state.read_bytes()[:-10])
+    train_downstream(experiment, "f")
+    said = capsys.readouterr().out
+    assert f"{newer}: damaged checkpoint (the hash of algorithm_state.pkl differs), skipped" in said
+    assert f"from {older}" in said
+
+
+def test_a_full_disk_is_one_line_and_costs_no_checkpoint(
+    make_run: Callable[..., Experiment], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on the size of files makes the system refuse to write, as a full disk does."""
+    experiment = make_run({"checkpoint_env_steps": 500}, synchronous=True, total_env_steps=2_000)
+    _interrupt(experiment, "f", checkpoints=1)
+    work, limits = experiment.run_dir / ".work" / "demo_rl-f", resource.getrlimit(resource.RLIMIT_FSIZE)
+    (before,) = work.glob("checkpoint_*")
+    size = (before / "algorithm_state.pkl").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))  # the replay grows
+    try:
+        with pytest.raises(ArtifactError, match=r"cannot write .*; free space there") as caught:
+            train_downstream(experiment, "f")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(caught.value)
+    assert list(work.iterdir()) == [before]
+    train_downstream(experiment, "f")
+    assert f"from {before}" in capsys.readouterr().out
 
 
 def test_checkpoints_of_other_settings_are_not_resumed(make_run: Callable[..., Experiment]) -> None:

@@ -161,7 +161,7 @@ def _checkpoints(work: Path) -> list[Path]:
 
 
 def test_killed_worker_costs_nothing_but_time(
-    tmp_path: Path, task_agnostic: Trajectories, demonstrations: Trajectories
+    tmp_path: Path, task_agnostic: Trajectories, demonstrations: Trajectories, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = {"iterations": 1_000, "validation_interval": 20, "checkpoint_interval_s": 0.1}
     experiment = _experiment(tmp_path, skill_prior=settings)
@@ -185,6 +185,9 @@ def test_killed_worker_costs_nothing_but_time(
     assert killed
     assert not psutil.pid_exists(killed[0])
     assert _iterations(artifact) == list(range(20, 1_001, 20)), "no row twice, none lost"
+    assert artifact.facts["worker_restarts"] == 1
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "worker was lost" in line]
+    assert said.startswith("skill prior: ")
 
 
 def test_two_workers(tmp_path: Path, task_agnostic: Trajectories, demonstrations: Trajectories) -> None:
