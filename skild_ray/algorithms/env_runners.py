@@ -1,20 +1,23 @@
 """Env runners as stage 4 uses them: one request each, bounded rebuilding of environments, the lost and the silent."""
 
+import contextlib
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import ray
 from ray.exceptions import RayError
+from ray.rllib.algorithms import algorithm as rllib_algorithm
 from ray.rllib.env.env_errors import StepFailedRecreateEnvError
 from ray.rllib.env.env_runner import ENV_STEP_FAILURE
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.debug import update_global_seed_if_necessary
+from ray.util.placement_group import get_current_placement_group
 
 from skild_ray.errors import SkildError
 
@@ -113,6 +116,22 @@ class SpreadEnvRunnerGroup(EnvRunnerGroup):
         super()._setup(**kwargs)
 
 
+@contextlib.contextmanager
+def env_runner_placement(strategy: str) -> Iterator[None]:
+    """Place the env runners of algorithms that are set up meanwhile.
+
+    RLlib leaves that to the placement group it runs in. A Tune trial has one; a driver has none, and RLlib no setting.
+    """
+    if strategy != "SPREAD" or get_current_placement_group() is not None:
+        yield
+        return
+    rllib_algorithm.EnvRunnerGroup = SpreadEnvRunnerGroup
+    try:
+        yield
+    finally:
+        rllib_algorithm.EnvRunnerGroup = EnvRunnerGroup
+
+
 class EnvRunners:
     """The env runners from where their fragments arrive: which are idle, at work, lost, or silent for too long.
 
@@ -148,6 +167,10 @@ class EnvRunners:
         """Requests that have not been answered."""
         return len(self._requested)
 
+    def nodes(self) -> int:
+        """On how many nodes the runners are."""
+        return len(set(self._group.foreach_env_runner(_node, local_env_runner=not self.remote)))
+
     def request(self, weights: Weights, limit: int) -> None:
         """Let idle runners, at most `limit`, take the weights and collect a fragment."""
         idle = sorted(self._known - self._requested.keys())[:limit]
@@ -182,7 +205,7 @@ class EnvRunners:
         return fragments
 
     def forget_requests(self) -> None:
-        """Throw away what was asked for; what comes of it is not waited for."""
+        """Throw away the answers to what was asked for. All must be there: whatever runs on the runners comes after."""
         self._group.fetch_ready_async_reqs(tags=TAG)
         self._requested.clear()
 
@@ -263,3 +286,7 @@ class EnvRunners:
 
 def _answer(runner: SkillEnvRunner, state: dict[str, Any]) -> Fragment:
     return runner.answer(state)
+
+
+def _node(runner: SkillEnvRunner) -> str:
+    return str(ray.get_runtime_context().get_node_id())

@@ -55,6 +55,8 @@ def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
     _try_environment(config)
     _say_what_is_missing(experiment)
     algo = config.build_algo()
+    runners = experiment.rollout.num_env_runners
+    print(f"{stage}: {runners or 'no separate'} env runners, on {algo.env_runner_nodes} nodes", flush=True)
     try:
         rows = _train(algo, experiment, stage, work)
         save_checkpoint(algo, work, rows, keep=1)
@@ -97,17 +99,19 @@ def _try_environment(config: SkiLDConfig) -> None:
 
 
 def _say_what_is_missing(experiment: Experiment) -> None:
-    """Print which cores or GPUs the cluster lacks: actors wait for them, until nodes come or for ever."""
+    """Print what of its resources the cluster lacks: actors wait for them, until nodes come or for ever."""
     resources, rollout, available = experiment.resources, experiment.rollout, ray.cluster_resources()
     needed = {
-        "CPU": rollout.num_env_runners + resources.num_learners,
+        "CPU": rollout.num_env_runners * rollout.cpus_per_env_runner
+        + resources.num_learners * resources.learner_threads,
         "GPU": max(1, resources.num_learners) if resources.use_gpu else 0,
     }
+    needed |= {name: rollout.num_env_runners * amount for name, amount in rollout.env_runner_resources.items()}
     for kind, count in needed.items():
         if count > available.get(kind, 0):
             print(
-                f"waiting for {kind}s: rollout.num_env_runners and resources ask for {count}, the cluster has "
-                f"{available.get(kind, 0):.0f}",
+                f"waiting for {kind}s: rollout and resources ask for {count:g}, the cluster has "
+                f"{available.get(kind, 0):g}",
                 flush=True,
             )
 

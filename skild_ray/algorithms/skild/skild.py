@@ -18,7 +18,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.tune.registry import register_env
 
-from skild_ray.algorithms.env_runners import EnvRunners, Fragment, SkillEnvRunner
+from skild_ray.algorithms.env_runners import EnvRunners, Fragment, SkillEnvRunner, env_runner_placement
 from skild_ray.algorithms.pretrained import Pretrained, References, load_decoder, load_demonstration_states
 from skild_ray.algorithms.replay import SkillReplay
 from skild_ray.algorithms.skild.skild_learner import SkiLDTorchLearner
@@ -103,8 +103,15 @@ class SkiLDConfig(AlgorithmConfig):
                 num_envs_per_env_runner=rollout.num_envs_per_env_runner,
                 rollout_fragment_length=max(1, rollout.skill_steps_per_fragment // rollout.num_envs_per_env_runner),
                 sample_timeout_s=rollout.answer_timeout_s,
+                num_cpus_per_env_runner=rollout.cpus_per_env_runner,
+                custom_resources_per_env_runner=dict(rollout.env_runner_resources),
             )
-            .learners(num_learners=resources.num_learners, num_gpus_per_learner=1 if resources.use_gpu else 0)
+            .resources(placement_strategy=rollout.placement)
+            .learners(
+                num_learners=resources.num_learners,
+                num_cpus_per_learner=resources.learner_threads,
+                num_gpus_per_learner=1 if resources.use_gpu else 0,
+            )
             .reporting(min_time_s_per_iteration=experiment.progress.report_interval_s)
             .debugging(seed=seed, log_level="ERROR")
             .training(**experiment.algorithm.model_dump())
@@ -186,7 +193,8 @@ class SkiLD(RLlibAlgorithm):
         self._pretrained = pretrained = Pretrained.open(config.run_dir or "")
         skill = pretrained.experiment.skill
         self.settings = settings = config.settings
-        super().setup(config)
+        with env_runner_placement(config.placement_strategy):
+            super().setup(config)
         torch.set_num_threads(config.learner_threads if config.num_learners == 0 else 1)
         self._references = References(pretrained)
         widths = dict.fromkeys(References.NAMES, skill.latent_dim)
@@ -224,6 +232,11 @@ class SkiLD(RLlibAlgorithm):
     def counts(self) -> Mapping[str, int]:
         """Environment steps, skill steps, updates and finished episodes so far."""
         return self._counts
+
+    @property
+    def env_runner_nodes(self) -> int:
+        """On how many nodes the env runners are."""
+        return self._runners.nodes()
 
     @property
     def faults(self) -> Mapping[str, int]:
@@ -369,8 +382,8 @@ class SkiLD(RLlibAlgorithm):
             self._runners.faults.update(own["faults"])
             self._recent = {name: deque(values, EPISODE_WINDOW) for name, values in own["recent"].items()}
             self._rng.bit_generator.state = own["rng"]
-            self._runners.forget_requests()
             self._begin_anew_everywhere()
+            self._runners.forget_requests()
 
     def save_to_path(self, *args: Any, **kwargs: Any) -> str:
         """As in RLlib. A synchronous run begins new episodes then, as one that is restored from there will."""
