@@ -25,6 +25,7 @@ import safetensors.torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from skild_ray import storage
 from skild_ray.config import Experiment, to_yaml
 from skild_ray.errors import ArtifactError
 
@@ -71,6 +72,7 @@ def open_artifact(run_dir: Path, stage: str) -> Artifact:
         ArtifactError: it is missing, of another schema, truncated or altered; the message names the remedy.
     """
     path = run_dir / stage
+    storage.fetch(path, RECORD_FILE)
     remedy = f"make it with: skild-ray train {stage.replace('_', '-')} EXPERIMENT"
     if not path.is_dir():
         raise ArtifactError(f"{path}: no such artifact; {remedy}")
@@ -170,6 +172,7 @@ def publish(
             final.rename(replaced)
         draft.rename(final)
         shutil.rmtree(replaced, ignore_errors=True)
+    storage.push(final)
     return Artifact(final, record)
 
 

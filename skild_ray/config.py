@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from skild_ray.errors import ConfigError
+from skild_ray.storage import local_folder
 
 Norm = Literal["batch", "layer", "none"]
 
@@ -279,7 +280,7 @@ class Experiment(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run's folder")
     seed: int = Field(0, ge=0)
-    runs: str = Field("runs", description="folder of all runs")
+    runs: str = Field("runs", description="folder of all runs, or a URI such as s3://bucket/runs")
     environment: Environment
     data: Data
     skill: SkillModel = SkillModel()
@@ -294,8 +295,8 @@ class Experiment(Section):
 
     @property
     def run_dir(self) -> Path:
-        """`runs/<name>`: the folder of all stages of this experiment."""
-        return Path(self.runs) / self.name
+        """`runs/<name>`, or its copy on this node: the folder of all stages of this experiment."""
+        return local_folder(self.runs) / self.name
 
     @property
     def imitation(self) -> bool:

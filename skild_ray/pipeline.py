@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
+from skild_ray import storage
 from skild_ray.algorithms.train import stage_name, train_downstream
 from skild_ray.artifacts import Artifact, open_artifact
 from skild_ray.cluster import connect
@@ -31,9 +32,14 @@ def _settings(experiment: Experiment, section: str) -> dict[str, Any]:
 
 
 class Run:
-    """One experiment's stages. Data sets are loaded once, when a stage first needs them."""
+    """One experiment's stages. Data sets are loaded once, when a stage first needs them.
+
+    Raises:
+        SkildError: `runs` is a URI that cannot be reached.
+    """
 
     def __init__(self, experiment: Experiment, report: Report = print) -> None:
+        storage.require(experiment.runs)
         self.experiment, self._report = experiment, report
         self._data: dict[str, list[Trajectories]] = {}
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+from skild_ray import storage
 from skild_ray.algorithms.skild import SkiLD
 from skild_ray.artifacts import file_hash, writable
 
@@ -31,18 +32,22 @@ def save_checkpoint(algo: SkiLD, work: Path, rows: list[Row], keep: int) -> None
                 (draft / HASHES_FILE).write_text(json.dumps(hashes))
                 shutil.rmtree(final, ignore_errors=True)
                 draft.rename(final)
+                storage.push(final)
             except OSError:
                 shutil.rmtree(draft, ignore_errors=True)  # a full disk should not stay full of it
                 raise
         for old in [path for path in _checkpoints(work) if path.name <= final.name][:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            storage.remove(old)
 
 
 def restore_newest(algo: SkiLD, work: Path, budget: int) -> list[Row]:
     """Restore the newest undamaged checkpoint within the budget, if there is one; the rows of metrics up to it."""
-    for path in reversed(_checkpoints(work)):
+    stored = [name for name in storage.names(work) if name.startswith(PREFIX)]
+    for path in sorted({*_checkpoints(work), *(work / name for name in stored)}, reverse=True):
         if int(path.name.removeprefix(PREFIX)) > budget:
             continue
+        if path.name in stored:
+            storage.fetch(path, HASHES_FILE)
         if reason := _damage(path):
             print(f"{path}: damaged checkpoint ({reason}), skipped", flush=True)
             continue

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from skild_ray import storage
 from skild_ray.artifacts import writable
 from skild_ray.evaluation.policy import Agent, load_agent
 from skild_ray.evaluation.rollouts import evaluate
@@ -40,6 +41,7 @@ def evaluate_run(artifact: Path, episodes: int, seed: int) -> Results:
     results = evaluate_target(artifact, episodes, seed)
     with writable(path):
         path.write_text(json.dumps(results, indent=2))
+    storage.push(path)
     return results
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import shutil
 import tempfile
 import threading
 import time
@@ -20,6 +19,7 @@ from ray.train.torch import TorchTrainer
 from ray.util.queue import Empty, Queue
 from torch import Tensor, nn
 
+from skild_ray import storage
 from skild_ray.artifacts import Artifact, publish, work_folder, writable
 from skild_ray.config import Experiment
 from skild_ray.data.trajectories import Trajectories
@@ -101,7 +101,7 @@ def train_stage(
         ),
         run_config=RunConfig(
             name=work.name,
-            storage_path=str(work.parent.resolve()),
+            storage_path=storage.uri(work.parent) or str(work.parent.resolve()),
             failure_config=FailureConfig(max_failures=MAX_WORKER_FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
@@ -134,7 +134,7 @@ def train_stage(
         },
         extra=extra,
     )
-    shutil.rmtree(work, ignore_errors=True)
+    storage.remove(work)
     return artifact
 
 

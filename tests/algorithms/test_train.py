@@ -3,6 +3,7 @@
 import csv
 import os
 import resource
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from pretrained import publish_pretrained, tiny_experiment
 
+from skild_ray import storage
 from skild_ray.algorithms.skild import SkiLDTorchRLModule
 from skild_ray.algorithms.train import train_downstream
 from skild_ray.artifacts import Artifact, open_artifact
@@ -155,6 +157,26 @@ def test_a_full_disk_is_one_line_and_costs_no_checkpoint(
     assert list(work.iterdir()) == [before]
     train_downstream(experiment, "f")
     assert f"from {before}" in capsys.readouterr().out
+
+
+def test_another_machine_goes_on_from_a_uri(
+    make_run: Callable[..., Experiment],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    runs = f"file://{tmp_path}/there"
+    experiment = make_run({"checkpoint_env_steps": 300}, synchronous=True, total_env_steps=1_200)
+    experiment = experiment.model_copy(update={"runs": runs})
+    publish_pretrained(experiment)
+    checkpoints = _interrupt(experiment, "f", checkpoints=2)
+    shutil.rmtree(storage.local_folder(runs))
+    artifact = train_downstream(experiment, "f")
+    assert f"from {checkpoints[-1]}" in capsys.readouterr().out
+    shutil.rmtree(storage.local_folder(runs))
+    assert open_artifact(experiment.run_dir, "demo_rl") == artifact
+    assert len(storage.names(checkpoints[-1].parent)) == 1, "the last checkpoint stays, for a larger budget"
 
 
 def test_checkpoints_of_other_settings_are_not_resumed(make_run: Callable[..., Experiment]) -> None:
