@@ -11,7 +11,6 @@ import numpy as np
 import ray
 from ray.exceptions import RayError
 from ray.rllib.algorithms import algorithm as rllib_algorithm
-from ray.rllib.env.env_errors import StepFailedRecreateEnvError
 from ray.rllib.env.env_runner import ENV_STEP_FAILURE
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
@@ -92,8 +91,7 @@ class SkillEnvRunner(SingleAgentEnvRunner):
             return ENV_STEP_FAILURE
 
     def _rebuild(self, error: Exception) -> None:
-        if not isinstance(error, StepFailedRecreateEnvError):  # RLlib's word for "expected"
-            self.failures.append(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        self.failures.append(f"{type(error).__name__}: {' '.join(str(error).split())}")
         if len(self.failures) > REBUILDS_PER_REQUEST:
             self._needs_initial_reset = True
             raise EnvironmentKeepsFailing

@@ -53,7 +53,7 @@ def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
         work.mkdir(parents=True, exist_ok=True)
     config = SkiLDConfig.from_experiment(experiment)
     _try_environment(config)
-    _say_what_is_missing(experiment)
+    say_what_is_missing(experiment)
     algo = config.build_algo()
     runners = experiment.rollout.num_env_runners
     print(f"{stage}: {runners or 'no separate'} env runners, on {algo.env_runner_nodes} nodes", flush=True)
@@ -85,7 +85,7 @@ def train_downstream(experiment: Experiment, fingerprint: str) -> Artifact:
 
 
 def _try_environment(config: SkiLDConfig) -> None:
-    """One reset and one skill: an environment that never works would be rebuilt by the env runners for ever."""
+    """One reset and one skill: an environment that never works is told before anything is started."""
     config.validate()
     env = make_skill_env(config.env_config)
     try:
@@ -98,8 +98,8 @@ def _try_environment(config: SkiLDConfig) -> None:
         env.close()
 
 
-def _say_what_is_missing(experiment: Experiment) -> None:
-    """Print what of its resources the cluster lacks: actors wait for them, until nodes come or for ever."""
+def say_what_is_missing(experiment: Experiment) -> None:
+    """Print which of the resources that stage 4 asks for the cluster lacks: it waits for them, maybe for ever."""
     resources, rollout, available = experiment.resources, experiment.rollout, ray.cluster_resources()
     needed = {
         "CPU": rollout.num_env_runners * rollout.cpus_per_env_runner

@@ -29,6 +29,11 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def _kill_tree(process: psutil.Process) -> None:
     """Kill a process and all it has started, without warning."""
     for part in (process, *process.children(recursive=True)):
@@ -57,27 +62,25 @@ class Cluster:
             name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHONPATH"))
         } | {
             "RAY_AUTH_MODE": "token",
+            "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "OMP_NUM_THREADS": "1",
             "MINARI_DATASETS_PATH": str(folder / "minari"),
         }
-        self.dashboard = f"http://127.0.0.1:{_free_port()}"
         # Socket paths may have a hundred letters only.
         self._temporary = Path(tempfile.mkdtemp(prefix="ray"))
-        port = _free_port()
-        self.address = f"{socket.gethostbyname(socket.gethostname())}:{port}"
-        self.nodes = [
-            self._start(
-                "--head",
-                f"--port={port}",
-                f"--dashboard-port={self.dashboard.rpartition(':')[2]}",
-                f"--temp-dir={self._temporary}",
-                "--num-cpus=0",
-            )
-        ]
-        self._wait_until(lambda: self._call("status").returncode == 0)
-        self.nodes += [self._start(f"--address={self.address}", "--num-cpus=1") for _ in range(2)]
-        self._wait_until(lambda: self._call("list", "nodes", "--format=json").stdout.count('"ALIVE"') == 3)
+        self._port, self._dashboard_port = _free_port(), _free_port()
+        self.dashboard = f"http://127.0.0.1:{self._dashboard_port}"
+        self.address = f"{socket.gethostbyname(socket.gethostname())}:{self._port}"
+        self.nodes: list[psutil.Process] = []
+
+    def start(self) -> None:
+        ports = (f"--port={self._port}", f"--dashboard-port={self._dashboard_port}")
+        head = ("--head", *ports, f"--temp-dir={self._temporary}", "--num-cpus=0")
+        self._add_node(head, lambda: _listens(self._dashboard_port) and self._raylets() == 1)
+        for count in (2, 3):
+            worker = (f"--address={self.address}", "--num-cpus=1")
+            self._add_node(worker, lambda count=count: self._raylets() == count)
 
     def stop(self) -> None:
         for node in self.nodes:
@@ -110,19 +113,22 @@ class Cluster:
                 continue
         return None
 
-    def _start(self, *options: str) -> psutil.Process:
-        command = ("ray", "start", "--block", "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0")
-        agent = f"--dashboard-agent-listen-port={_free_port()}"
-        return psutil.Process(self._popen(*command, agent, *options, stdout=subprocess.DEVNULL).pid)
+    def _raylets(self) -> int:
+        return len(list(self._temporary.glob("session_latest/sockets/raylet*")))
 
-    def _call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [PROGRAMS / "ray", *arguments],
-            env=self.environment | {"RAY_ADDRESS": self.address},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def _add_node(self, options: tuple[str, ...], reached: Callable[[], bool]) -> None:
+        """Start a node; once more where Ray gives up after 30 s, which a busy machine can exceed."""
+        command = ("ray", "start", "--block", "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0")
+        agent, clock = f"--dashboard-agent-listen-port={_free_port()}", threading.Event()
+        for _ in range(2):
+            process = self._popen(*command, agent, *options, stdout=subprocess.DEVNULL)
+            self.nodes.append(psutil.Process(process.pid))
+            while process.poll() is None:
+                if reached():
+                    return
+                clock.wait(0.2)
+            self.nodes.pop()
+        raise AssertionError(f"ray start {' '.join(options)} failed twice")
 
     def _popen(self, program: str, *arguments: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
         path = os.pathsep.join((str(PROGRAMS), self.environment["PATH"]))
@@ -135,18 +141,15 @@ class Cluster:
             text=True,
         )
 
-    @staticmethod
-    def _wait_until(reached: Callable[[], bool]) -> None:
-        clock = threading.Event()
-        while not reached():
-            clock.wait(0.2)
-
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
-    yield cluster
-    cluster.stop()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 def _until(job: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
