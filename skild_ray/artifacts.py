@@ -23,6 +23,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
+from skild_ray import storage
 from skild_ray.config import Experiment, to_yaml
 from skild_ray.errors import ArtifactError
 from skild_ray.tracking.files import write_metrics
@@ -70,6 +71,7 @@ def open_artifact(run_dir: Path, stage: str) -> Artifact:
         ArtifactError: it is missing, of another schema, truncated or altered; the message names the remedy.
     """
     path = run_dir / stage
+    storage.fetch(path, RECORD_FILE)
     remedy = f"make it with: skild-ray train {stage.replace('_', '-')} EXPERIMENT"
     if not path.is_dir():
         raise ArtifactError(f"{path}: no such artifact; {remedy}")
@@ -77,7 +79,7 @@ def open_artifact(run_dir: Path, stage: str) -> Artifact:
         record = json.loads((path / RECORD_FILE).read_text())
         if record["schema"] != SCHEMA:
             raise ArtifactError(f"{path}: artifact of schema {record['schema']}, this version reads {SCHEMA}; {remedy}")
-        altered = [name for name, known in record["sha256"].items() if _sha256(path / name) != known]
+        altered = [name for name, known in record["sha256"].items() if file_hash(path / name) != known]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path}: damaged artifact ({error}); delete the folder and {remedy}") from None
     if altered:
@@ -155,7 +157,7 @@ def publish(
             "stage": stage,
             "fingerprint": fingerprint,
             "seed": experiment.seed,
-            "sha256": {path.name: _sha256(path) for path in sorted(draft.iterdir()) if path.is_file()},
+            "sha256": {path.name: file_hash(path) for path in sorted(draft.iterdir()) if path.is_file()},
             "data": dict(data),
             "inputs": {artifact.stage: artifact.model_hash for artifact in inputs},
             "facts": dict(facts),
@@ -169,6 +171,7 @@ def publish(
             final.rename(replaced)
         draft.rename(final)
         shutil.rmtree(replaced, ignore_errors=True)
+    storage.push(final)
     return Artifact(final, record)
 
 
@@ -186,7 +189,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _sha256(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from skild_ray.errors import ConfigError
+from skild_ray.storage import local_folder
 
 Norm = Literal["batch", "layer", "none"]
 
@@ -266,6 +267,16 @@ class Rollout(Section):
     skill_steps_per_fragment: int = Field(
         64, gt=0, description="skill steps (env steps of SAC) over all environments a sampling request"
     )
+    placement: Literal["SPREAD", "PACK"] = Field("SPREAD", description="runners on as many, or as few, nodes as can be")
+    cpus_per_env_runner: float = Field(1.0, gt=0, description="cores of each runner")
+    env_runner_resources: dict[str, float] = Field(
+        {}, description="custom resources of each runner, such as {simulator: 1}: only nodes that have them get one"
+    )
+    answer_timeout_s: float = Field(
+        60.0,
+        gt=0,
+        description="a runner that is silent for so long, and ten times as long as is usual, is replaced",
+    )
 
 
 class Resources(Section):
@@ -275,7 +286,7 @@ class Resources(Section):
     cpus_per_train_worker: int = Field(1, gt=0, description="cores, and torch threads, of each")
     use_gpu: bool = Field(False, description="offline stages and learners on GPUs")
     num_learners: int = Field(0, ge=0, description="remote learners; 0: in the driver")
-    learner_threads: int = Field(1, gt=0, description="torch threads of the learner in the driver")
+    learner_threads: int = Field(1, gt=0, description="torch threads, and cores where it is remote, of each learner")
     data_workers: int | None = Field(None, gt=0, description="parallel tasks that generate data; default: all cores")
 
 
@@ -284,6 +295,7 @@ class Progress(Section):
 
     report_interval_s: float = Field(5.0, gt=0, description="seconds between lines of metrics in stage 4")
     checkpoint_interval_s: float = Field(60.0, gt=0, description="seconds between checkpoints in stage 4")
+    checkpoint_env_steps: int = Field(50_000, gt=0, description="the same with algorithm.synchronous, in env steps")
     keep_checkpoints: int = Field(2, gt=0)
 
 
@@ -329,7 +341,7 @@ class Experiment(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run's folder")
     seed: int = Field(0, ge=0)
-    runs: str = Field("runs", description="folder of all runs")
+    runs: str = Field("runs", description="folder of all runs, or a URI such as s3://bucket/runs")
     environment: Environment
     data: Data
     skill: SkillModel = SkillModel()
@@ -346,8 +358,8 @@ class Experiment(Section):
 
     @property
     def run_dir(self) -> Path:
-        """`runs/<name>`: the folder of all stages of this experiment."""
-        return Path(self.runs) / self.name
+        """`runs/<name>`, or its copy on this node: the folder of all stages of this experiment."""
+        return local_folder(self.runs) / self.name
 
     @property
     def imitation(self) -> bool:
@@ -355,9 +367,9 @@ class Experiment(Section):
         return self.algorithm.env_reward_weight == 0
 
     @property
-    def total_env_steps(self) -> int:
-        """The budget of the reinforcement learning, whichever algorithm it is."""
-        return (self.sac or self.algorithm).total_env_steps
+    def downstream(self) -> "Algorithm | SAC":
+        """The settings of the reinforcement learning, whichever algorithm it is."""
+        return self.sac or self.algorithm
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:

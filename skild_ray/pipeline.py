@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
+from skild_ray import storage
 from skild_ray.algorithms.sac.demonstrations import demonstrations_fingerprint, load_demonstrations
 from skild_ray.algorithms.train import stage_name, train_downstream
 from skild_ray.artifacts import Artifact, open_artifact
@@ -34,9 +35,14 @@ def _settings(experiment: Experiment, section: str) -> dict[str, Any]:
 
 
 class Run:
-    """One experiment's stages. Data sets are loaded once, when a stage first needs them."""
+    """One experiment's stages. Data sets are loaded once, when a stage first needs them.
+
+    Raises:
+        SkildError: `runs` is a URI that cannot be reached.
+    """
 
     def __init__(self, experiment: Experiment, report: Report = print, tracking: Tracking | None = None) -> None:
+        storage.require(experiment.runs)
         self.experiment, self._report, self._tracking = experiment, report, tracking or Tracking()
         self._data: dict[str, list[Trajectories]] = {}
         self._transitions: str | None = None
@@ -132,7 +138,7 @@ class Run:
         if artifact.fingerprint != made_from:
             self._report(f"{stage}: made from other settings, data or inputs; making it anew")
             return None
-        steps, budget = artifact.facts.get("total_env_steps"), self.experiment.total_env_steps
+        steps, budget = artifact.facts.get("total_env_steps"), self.experiment.downstream.total_env_steps
         if steps not in (None, budget):
             self._report(f"{stage}: was trained for {steps} env steps, {budget} are wanted")
             return None
@@ -143,7 +149,7 @@ class Run:
         hashes = [artifact.model_hash for artifact in inputs]
         if stage not in OFFLINE_STAGES:
             # A longer run goes on from a shorter one.
-            settings = (experiment.sac or experiment.algorithm).model_dump(exclude={"total_env_steps"})
+            settings = experiment.downstream.model_dump(exclude={"total_env_steps"})
             direct = [self.direct_data()] if experiment.sac else []
             return fingerprint(stage, experiment.seed, experiment.environment, settings, hashes, *direct)
         data = [

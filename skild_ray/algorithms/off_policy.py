@@ -1,14 +1,12 @@
 """What the algorithms of stage 4 share: their configuration, and the loop of sampling and learning around a replay."""
 
 import functools
-import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-import ray
 import torch
 from numpy.typing import NDArray
 from ray.rllib.algorithms.algorithm import Algorithm as RLlibAlgorithm
@@ -18,17 +16,15 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
+from skild_ray.algorithms.env_runners import EnvRunners, Fragment, SkillEnvRunner, env_runner_placement
 from skild_ray.algorithms.replay import SkillReplay
 from skild_ray.algorithms.transitions import Rows, episode_rows
-from skild_ray.config import Experiment, Section
+from skild_ray.config import Experiment, Rollout, Section
 from skild_ray.envs.skill_env import SkillVectorEnv
 
 UPDATES_PER_CALL = 8
 EPISODE_WINDOW = 50
 """Finished episodes that a logged value is a mean of, once there are so many."""
-PROBE_INTERVAL_S = 30.0
-FETCH_WAIT_S = 0.005
-SAMPLE_TAG = "sample"
 
 
 class OffPolicyConfig(AlgorithmConfig):
@@ -59,11 +55,10 @@ class OffPolicyConfig(AlgorithmConfig):
         self.num_envs_per_env_runner = 16
         self.min_sample_timesteps_per_iteration = 0
         self.min_time_s_per_iteration = 5.0
-        # A lost runner is restarted without stalling the others, a long skill is never thrown away.
-        self.restart_failed_sub_environments = True
+        # See `SkillEnvRunner` and `EnvRunners` for what becomes of faults.
+        self.env_runner_cls = SkillEnvRunner
         self.restart_failed_env_runners = True
-        self.sample_timeout_s = None
-        self.env_runner_health_probe_timeout_s = 2.0
+        self.sample_timeout_s = Rollout().answer_timeout_s
         self.delay_between_env_runner_restarts_s = 2.0
 
     @staticmethod
@@ -83,12 +78,22 @@ class OffPolicyConfig(AlgorithmConfig):
                 num_env_runners=rollout.num_env_runners,
                 num_envs_per_env_runner=rollout.num_envs_per_env_runner,
                 rollout_fragment_length=max(1, rollout.skill_steps_per_fragment // rollout.num_envs_per_env_runner),
+                sample_timeout_s=rollout.answer_timeout_s,
+                num_cpus_per_env_runner=rollout.cpus_per_env_runner,
+                custom_resources_per_env_runner=dict(rollout.env_runner_resources),
             )
-            .learners(num_learners=resources.num_learners, num_gpus_per_learner=1 if resources.use_gpu else 0)
+            .resources(placement_strategy=rollout.placement)
+            .learners(
+                num_learners=resources.num_learners,
+                num_cpus_per_learner=resources.learner_threads,
+                num_gpus_per_learner=1 if resources.use_gpu else 0,
+            )
             .reporting(min_time_s_per_iteration=experiment.progress.report_interval_s)
             .debugging(seed=seed, log_level="ERROR")
         )
         config.learner_threads = resources.learner_threads
+        if experiment.downstream.synchronous:
+            config.min_time_s_per_iteration = 0.0  # one fragment of each runner: no clock may decide anything
         return config
 
     def environment(self, env: Any = NotProvided, *, env_config: Any = NotProvided, **kwargs: Any) -> Self:
@@ -138,6 +143,10 @@ class OffPolicy(RLlibAlgorithm):
     request open at most, which bounds how stale a policy can be, and no more requests are made than `total_env_steps`
     allow.
 
+    A checkpoint holds everything but the environments, whose state nobody can save. What is restored therefore begins
+    new episodes, with seeds that follow from the run's seed and its steps so far. A synchronous run does the same when
+    it writes a checkpoint, so with one runner, or none, it goes on bit for bit like one that was restored from there.
+
     An algorithm gives its `pace` and `replay`, and says what is stored (`_rows`), drawn (`_draw`), and checkpointed
     besides (`_own_state`).
     """
@@ -165,17 +174,17 @@ class OffPolicy(RLlibAlgorithm):
     def _set_own_state(self, state: Mapping[str, Any]) -> None: ...
 
     def setup(self, config: OffPolicyConfig) -> None:
-        super().setup(config)
+        with env_runner_placement(config.placement_strategy):
+            super().setup(config)
         torch.set_num_threads(config.learner_threads if config.num_learners == 0 else 1)
         # A runner steps all its environments until it has a fragment; resets in between make it overshoot.
         envs = self.config.num_envs_per_env_runner
         self._request_env_steps = (self.config.rollout_fragment_length * envs + envs - 1) * self.pace.horizon
-        self._requested: set[int] = set()
+        self._runners = EnvRunners(self.env_runner_group, config.sample_timeout_s)
         self._owed = 0.0
         self._counts = {"env_steps": 0, "skill_steps": 0, "updates": 0, "episodes": 0}
         self._open_episodes: dict[str, tuple[int, float]] = {}
         self._recent: dict[str, deque[float]] = {}
-        self._probed = float("-inf")
 
     @property
     def finished(self) -> bool:
@@ -192,19 +201,37 @@ class OffPolicy(RLlibAlgorithm):
         """Success, sub-tasks, return and length of the newest finished episodes, EPISODE_WINDOW of them at most."""
         return self._recent
 
+    @property
+    def env_runner_nodes(self) -> int:
+        """On how many nodes the env runners are."""
+        return self._runners.nodes()
+
+    @property
+    def faults(self) -> Mapping[str, int]:
+        """What was lost so far; see `EnvRunners.faults`."""
+        return self._runners.faults
+
     def training_step(self) -> None:
-        """Take in what the env runners have, set them to work again, then learn until nothing is owed."""
+        """Take in what the env runners have, set them to work again, then learn until nothing is owed.
+
+        Raises:
+            SkildError: environments fail or hang again and again.
+        """
         pace = self.pace
-        ahead = not pace.synchronous and self.env_runner_group.num_remote_env_runners() > 0
+        ahead = not pace.synchronous and self._runners.remote
         before = self.replay.added
-        for episode in self._fetch() if ahead else self._sample_now():
-            self._store(episode)
         if ahead:
-            self._request()
+            fragments = self._runners.fetch()
+        else:
+            fragments = [] if self.finished else self._runners.answer_all(self._weights, self._affordable)
+        for fragment in fragments:
+            self._take_in(fragment)
+        if ahead:
+            self._runners.request(self._weights, self._affordable)
         if self.replay.added >= pace.warmup_steps:
             self._owed += (self.replay.added - before) * pace.samples_per_step
         self._learn()
-        for name, value in self._counts.items():
+        for name, value in (self._counts | self._runners.faults).items():
             self.metrics.log_value(name, value, window=1)
         # Not before every environment can have finished one: the first to finish are the fast, successful ones.
         envs = max(1, self.config.num_env_runners) * self.config.num_envs_per_env_runner
@@ -220,49 +247,17 @@ class OffPolicy(RLlibAlgorithm):
         state: dict[str, Any] = self.learner_group.get_state(components=[module], inference_only=True)
         return state[COMPONENT_LEARNER]
 
-    def _sample_now(self) -> list[SingleAgentEpisode]:
-        """One fragment of every runner, with the newest weights."""
-        if self.finished:
-            return []
-        group = self.env_runner_group
-        kwargs = {"state": self._weights()}
-        if group.num_remote_env_runners() == 0:
-            results = [_sample(group.local_env_runner, **kwargs)]
-        else:
-            ids = group.healthy_env_runner_ids()[: self._affordable(0)]
-            results = group.foreach_env_runner(
-                _sample, kwargs={"state": ray.put(kwargs["state"])}, local_env_runner=False, remote_worker_ids=ids
-            )
-        return self._unpack(results)
-
-    def _fetch(self) -> list[SingleAgentEpisode]:
-        """The fragments that are ready, after a short wait if there is none."""
-        fetch = self.env_runner_group.fetch_ready_async_reqs
-        # A wait lasts until all runners have finished, so it must not begin while one of them has.
-        ready = fetch(tags=SAMPLE_TAG) or fetch(tags=SAMPLE_TAG, timeout_seconds=FETCH_WAIT_S)
-        self._requested -= {index for index, _ in ready}
-        return self._unpack([result for _, result in ready])
-
-    def _request(self) -> None:
-        """Set the idle runners to work on their next fragment, with the newest weights."""
-        group = self.env_runner_group
-        healthy = set(group.healthy_env_runner_ids())
-        self._requested &= healthy
-        idle = sorted(healthy - self._requested)[: self._affordable(len(self._requested))]
-        if idle:  # an empty list would mean all runners to RLlib
-            state = ray.put(self._weights())
-            group.foreach_env_runner_async(_sample, SAMPLE_TAG, kwargs={"state": state}, remote_worker_ids=idle)
-            self._requested |= set(idle)
-
-    def _affordable(self, requested: int) -> int:
+    @property
+    def _affordable(self) -> int:
         """How many more requests fit into the budget of environment steps."""
         left = self.pace.total_env_steps - self._counts["env_steps"]
-        return max(0, left // self._request_env_steps - requested)
+        return max(0, left // self._request_env_steps - self._runners.at_work)
 
-    def _unpack(self, results: Sequence[tuple[list[SingleAgentEpisode], Any]]) -> list[SingleAgentEpisode]:
-        if results:
-            self.metrics.aggregate([metrics for _, metrics in results], key=ENV_RUNNER_RESULTS)
-        return [episode for episodes, _ in results for episode in episodes]
+    def _take_in(self, fragment: Fragment) -> None:
+        self.metrics.aggregate([fragment.metrics], key=ENV_RUNNER_RESULTS)
+        for episode in fragment.episodes:
+            self._store(episode)
+        self._runners.count_rebuilds(fragment.failures, self._counts["skill_steps"])
 
     def _store(self, episode: SingleAgentEpisode) -> None:
         if len(episode) == 0:
@@ -311,18 +306,14 @@ class OffPolicy(RLlibAlgorithm):
     # --- faults and checkpoints ---
 
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
-        """Probe lost runners now and then only: each probe waits for runners that have no node to start on."""
+        """Take the lost runners that are back into service. RLlib's way waits at every step for those that are not."""
         if env_runner_group is not self.env_runner_group:
-            return super().restore_env_runners(env_runner_group)
-        now = time.monotonic()
-        if now - self._probed < PROBE_INTERVAL_S and env_runner_group.num_healthy_remote_env_runners() > 0:
-            return []
-        self._probed = now
-        restored: list[int] = super().restore_env_runners(env_runner_group)
-        self._requested -= set(restored)
-        if restored:  # an empty list would mean all runners to RLlib
-            self._start_anew(restored)
-        return restored
+            restored: list[int] = super().restore_env_runners(env_runner_group)
+            return restored
+        returned = self._runners.returned()
+        if returned:  # an empty list would mean all runners to RLlib
+            self._begin_anew(returned)
+        return returned
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         state = super().get_state(components, not_components=not_components, **kwargs)
@@ -330,7 +321,8 @@ class OffPolicy(RLlibAlgorithm):
             "replay": self.replay.get_state(),
             "owed": self._owed,
             "counts": dict(self._counts),
-            "torch_rng": torch.get_rng_state(),
+            "faults": dict(self._runners.faults),
+            "recent": {name: list(values) for name, values in self._recent.items()},
             "environment": {"id": self.config.low_level_env, "kwargs": self.config.low_level_kwargs},
         } | self._own_state()
         return state
@@ -341,22 +333,42 @@ class OffPolicy(RLlibAlgorithm):
         if own := state.get("skild"):
             self._set_own_state(own)
             self.replay.set_state(own["replay"])
-            self.replay.forget_open_episodes()
             self._owed = own["owed"]
             self._counts = dict(own["counts"])
-            torch.set_rng_state(own["torch_rng"])
-            self._open_episodes, self._recent = {}, {}
-            self._start_anew(None)
-            self.env_runner_group.fetch_ready_async_reqs(tags=SAMPLE_TAG)  # what was asked for before
-            self._requested.clear()
+            self._runners.faults.update(own["faults"])
+            self._recent = {name: deque(values, EPISODE_WINDOW) for name, values in own["recent"].items()}
+            self._begin_anew_everywhere()
+            self._runners.forget_requests()
 
-    def _start_anew(self, runners: list[int] | None) -> None:
+    def save_to_path(self, *args: Any, **kwargs: Any) -> str:
+        """As in RLlib. A synchronous run begins new episodes then, as one that is restored from there will."""
+        path: str = super().save_to_path(*args, **kwargs)
+        if self.pace.synchronous:
+            self._begin_anew_everywhere()
+        return path
+
+    def _begin_anew_everywhere(self) -> None:
+        """Forget all episodes in progress, and draw what is random outside of checkpoints from new seeds."""
+        self._forget_open_episodes()
+        self._begin_anew(None)
+        self.learner_group.foreach_learner(func=functools.partial(_reseed_learner, entropy=self._entropy))
+
+    def _forget_open_episodes(self) -> None:
+        self.replay.forget_open_episodes()
+        self._open_episodes = {}
+
+    def _begin_anew(self, runners: list[int] | None) -> None:
         """Let these env runners (None: all) drop what they are at and begin episodes that nobody has seen.
 
         RLlib seeds a runner by its index alone, so that one which is restarted would play its first episodes again.
         """
-        seed = functools.partial(_reseed, entropy=(self.config.seed or 0, self._counts["env_steps"]))
-        self.env_runner_group.foreach_env_runner(seed, remote_worker_ids=runners, local_env_runner=runners is None)
+        anew = functools.partial(_begin_anew, entropy=self._entropy)
+        self.env_runner_group.foreach_env_runner(anew, remote_worker_ids=runners, local_env_runner=runners is None)
+
+    @property
+    def _entropy(self) -> tuple[int, ...]:
+        """What new seeds follow from: never the same twice in a run."""
+        return self.config.seed or 0, self._counts["env_steps"], self._runners.faults["lost_runners"]
 
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
         self._accept_older_weights()
@@ -371,17 +383,12 @@ class OffPolicy(RLlibAlgorithm):
             self.learner_group.foreach_learner(func=_forget_weights_version)
 
 
-def _sample(runner: Any, state: dict[str, Any]) -> tuple[list[SingleAgentEpisode], Any]:
-    """Runs on an env runner: take the weights, collect a fragment."""
-    runner.set_state(state)
-    return runner.sample(), runner.get_metrics()
+def _begin_anew(runner: SkillEnvRunner, entropy: tuple[int, ...]) -> None:
+    runner.begin_anew(entropy)
 
 
-def _reseed(runner: Any, entropy: tuple[int, int]) -> None:
-    """Runs on an env runner: new seeds for its environments and its policy, and no episode in progress."""
-    seed = int(np.random.SeedSequence([*entropy, runner.worker_index]).generate_state(1)[0]) >> 2
-    torch.manual_seed(seed)
-    runner._seed, runner._needs_initial_reset = seed, True
+def _reseed_learner(learner: Any, entropy: tuple[int, ...]) -> None:
+    torch.manual_seed(int(np.random.SeedSequence([*entropy, learner._learner_index]).generate_state(1)[0]))
 
 
 def _forget_weights_version(holder: Any) -> None:

@@ -1,8 +1,6 @@
 """Stage 4 as a run: train until the budget is spent, checkpoint, resume, publish the artifact."""
 
-import json
 import math
-import shutil
 import signal
 import threading
 import time
@@ -16,6 +14,7 @@ import torch
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from torch import Tensor
 
+from skild_ray.algorithms.checkpoints import Row, restore_newest, save_checkpoint
 from skild_ray.algorithms.off_policy import OffPolicy, OffPolicyConfig
 from skild_ray.algorithms.pretrained import Pretrained
 from skild_ray.algorithms.sac import SACConfig
@@ -26,11 +25,8 @@ from skild_ray.errors import ConfigError, SkildError
 from skild_ray.progress import TaskProgress
 from skild_ray.tracking import Series, Tracking
 
-PREFIX = "checkpoint_"
-ROWS_FILE, REPLAY_FILE = "rows.json", "replay.npz"
+REPLAY_FILE = "replay.npz"
 EPISODE_METRICS = ("success", "subtasks_solved", "episode_return", "episode_env_steps")
-
-Row = dict[str, float]
 
 
 def stage_name(experiment: Experiment) -> str:
@@ -51,6 +47,10 @@ def train_downstream(
     Goes on from the newest checkpoint of the same fingerprint within `total_env_steps`, if there is one. SIGTERM and
     Ctrl-C write a checkpoint before they end the run; so does its end, from which a larger budget can go on.
 
+    With `synchronous` a row of metrics is one fragment of each runner, and checkpoints, at which the environments begin
+    anew (see `OffPolicy`), come by env steps instead of by the clock, also when the run is interrupted. With one
+    runner, or none, it then does not matter whether and when a run was stopped: its metrics are the same.
+
     Args:
         experiment: what to train.
         fingerprint: see `Artifact.fingerprint`.
@@ -69,12 +69,14 @@ def train_downstream(
         work.mkdir(parents=True, exist_ok=True)
     config = algorithm_config(experiment)
     subtasks = try_environment(config)
-    _say_what_is_missing(experiment)
+    say_what_is_missing(experiment)
     algo = config.build_algo()
+    runners = experiment.rollout.num_env_runners
+    print(f"{stage}: {runners or 'no separate'} env runners, on {algo.env_runner_nodes} nodes", flush=True)
     try:
         with (tracking or Tracking()).stage(stage, fingerprint, work) as series:
             rows = _train(algo, experiment, stage, work, subtasks, series)
-        _save(algo, work, rows, keep=1)
+        save_checkpoint(algo, work, rows, keep=1)
         artifact = publish_policy(algo, experiment, rows, fingerprint, data)
         series.remove_files()
         return artifact
@@ -106,8 +108,9 @@ def publish_policy(
         data=data or {},
         inputs=() if experiment.sac else Pretrained.open(experiment.run_dir).artifacts,
         facts={
-            "total_env_steps": experiment.total_env_steps,
+            "total_env_steps": experiment.downstream.total_env_steps,
             **algo.counts,
+            **algo.faults,
             "seconds": round(rows[-1]["seconds"], 1),
         },
         extra=[replay],
@@ -115,7 +118,7 @@ def publish_policy(
 
 
 def try_environment(config: OffPolicyConfig) -> list[str]:
-    """One reset and one step: an environment that never works would be rebuilt by the env runners for ever.
+    """One reset and one step: an environment that never works is told before anything is started.
 
     Returns the names of its sub-tasks, numbers where it draws them anew for every episode.
     """
@@ -133,18 +136,20 @@ def try_environment(config: OffPolicyConfig) -> list[str]:
         env.close()
 
 
-def _say_what_is_missing(experiment: Experiment) -> None:
-    """Print which cores or GPUs the cluster lacks: actors wait for them, until nodes come or for ever."""
+def say_what_is_missing(experiment: Experiment) -> None:
+    """Print which of the resources that stage 4 asks for the cluster lacks: it waits for them, maybe for ever."""
     resources, rollout, available = experiment.resources, experiment.rollout, ray.cluster_resources()
     needed = {
-        "CPU": rollout.num_env_runners + resources.num_learners,
+        "CPU": rollout.num_env_runners * rollout.cpus_per_env_runner
+        + resources.num_learners * resources.learner_threads,
         "GPU": max(1, resources.num_learners) if resources.use_gpu else 0,
     }
+    needed |= {name: rollout.num_env_runners * amount for name, amount in rollout.env_runner_resources.items()}
     for kind, count in needed.items():
         if count > available.get(kind, 0):
             print(
-                f"waiting for {kind}s: rollout.num_env_runners and resources ask for {count}, the cluster has "
-                f"{available.get(kind, 0):.0f}",
+                f"waiting for {kind}s: rollout and resources ask for {count:g}, the cluster has "
+                f"{available.get(kind, 0):g}",
                 flush=True,
             )
 
@@ -160,8 +165,8 @@ def module_weights(algo: OffPolicy) -> dict[str, Tensor]:
 def _train(
     algo: OffPolicy, experiment: Experiment, stage: str, work: Path, subtasks: Sequence[str], series: Series
 ) -> list[Row]:
-    settings, budget = experiment.progress, experiment.total_env_steps
-    rows = _resume(algo, work, budget)
+    budget = experiment.downstream.total_env_steps
+    rows = restore_newest(algo, work, budget)
     series.restart(rows)
     earlier = rows[-1]["seconds"] if rows else 0.0
     started = saved = time.monotonic()
@@ -172,18 +177,19 @@ def _train(
         TaskProgress(stage.replace("_", " "), budget, "env steps", start=algo.counts["env_steps"]) as progress,
     ):
         while not algo.finished:
+            before = algo.counts["env_steps"]
             row = metrics_row(algo.train(), algo, subtasks, earlier + time.monotonic() - started)
             rows.append(row)
             series.add(row)
             check_finite(row, experiment)
             progress.update(row["env_steps"], _note(row))
-            due = time.monotonic() - saved >= settings.checkpoint_interval_s
-            if due or interruption.requested:
-                _save(algo, work, rows, settings.keep_checkpoints)
+            if checkpoint_is_due(experiment, before, algo, saved, interruption.requested):
+                save_checkpoint(algo, work, rows, experiment.progress.keep_checkpoints)
                 saved = time.monotonic()
             if interruption.requested:
+                where = "the last checkpoint" if experiment.downstream.synchronous else "there"
                 raise SkildError(
-                    f"{stage}: stopped at {algo.counts['env_steps']} env steps; the same command goes on from there"
+                    f"{stage}: stopped at {algo.counts['env_steps']} env steps; the same command goes on from {where}"
                 )
     return rows
 
@@ -192,9 +198,24 @@ def require_budget(algo: OffPolicy, experiment: Experiment) -> None:
     """Raise ConfigError if a new run would be over before it began."""
     if algo.finished:
         raise ConfigError(
-            f"{_section(experiment)}.total_env_steps {experiment.total_env_steps} does not allow one fragment of "
-            "experience; raise it, or lower rollout.skill_steps_per_fragment and rollout.num_envs_per_env_runner"
+            f"{_section(experiment)}.total_env_steps {experiment.downstream.total_env_steps} does not allow one "
+            "fragment of experience; raise it, or lower rollout.skill_steps_per_fragment and "
+            "rollout.num_envs_per_env_runner"
         )
+
+
+def checkpoint_is_due(
+    experiment: Experiment, before: int, algo: OffPolicy, saved: float, leaving: bool = False
+) -> bool:
+    """Whether to write a checkpoint after an iteration that began at `before` env steps.
+
+    With `synchronous` env steps alone decide; otherwise the time since `saved`, or that the process is `leaving`.
+    """
+    settings = experiment.progress
+    if experiment.downstream.synchronous:
+        interval = settings.checkpoint_env_steps
+        return algo.counts["env_steps"] // interval > before // interval
+    return leaving or time.monotonic() - saved >= settings.checkpoint_interval_s
 
 
 def metrics_row(result: Mapping[str, Any], algo: OffPolicy, subtasks: Sequence[str], seconds: float) -> Row:
@@ -208,6 +229,7 @@ def metrics_row(result: Mapping[str, Any], algo: OffPolicy, subtasks: Sequence[s
     """
     row: Row = {"env_steps": algo.counts["env_steps"], "seconds": seconds}
     row |= {name: value for name, value in algo.counts.items() if name != "env_steps"}
+    row |= algo.faults
     row |= {name: float(result[name]) for name in EPISODE_METRICS if name in result}
     if "subtasks_solved" in row:
         row |= completion_rates(algo.recent_episodes["subtasks_solved"], subtasks)
@@ -242,38 +264,11 @@ def check_finite(row: Row, experiment: Experiment) -> None:
         if experiment.sac
         else "lower algorithm.critic_lr or algorithm.policy_lr, or bound the skills (algorithm.latent_squash)"
     )
-    for name in ("critic_loss", "policy_loss"):
+    for name in ("critic_loss", "policy_loss", "alpha_loss", "discriminator_loss"):
         if not math.isfinite(row.get(name, 0.0)):
-            raise SkildError(f"{name} is not finite at {row['env_steps']:.0f} env steps; {remedy}")
-
-
-def _checkpoints(work: Path) -> list[Path]:
-    return sorted(work.glob(f"{PREFIX}*"))
-
-
-def _save(algo: OffPolicy, work: Path, rows: list[Row], keep: int) -> None:
-    """Write a checkpoint under a temporary name, rename it, and remove the oldest of those before it."""
-    final = work / f"{PREFIX}{algo.counts['env_steps']:012d}"
-    with writable(work):
-        if not final.exists():
-            draft = work / "draft"
-            shutil.rmtree(draft, ignore_errors=True)
-            algo.save_to_path(str(draft.resolve()))
-            (draft / ROWS_FILE).write_text(json.dumps(rows))
-            draft.rename(final)
-        for old in [path for path in _checkpoints(work) if path.name <= final.name][:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def _resume(algo: OffPolicy, work: Path, budget: int) -> list[Row]:
-    """Restore the newest checkpoint within the budget, if there is one, and return the rows of metrics up to it."""
-    found = [path for path in _checkpoints(work) if int(path.name.removeprefix(PREFIX)) <= budget]
-    if not found:
-        return []
-    algo.restore_from_path(str(found[-1].resolve()))
-    rows: list[Row] = json.loads((found[-1] / ROWS_FILE).read_text())
-    print(f"resumed at {algo.counts['env_steps']} env steps from {found[-1]}", flush=True)
-    return rows
+            raise SkildError(
+                f"{name} is not finite at {row['env_steps']:.0f} env steps; {remedy}; checkpoints before it stay usable"
+            )
 
 
 class _Interruption:

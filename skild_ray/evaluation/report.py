@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from skild_ray import storage
 from skild_ray.algorithms.off_policy import EPISODE_WINDOW
 from skild_ray.artifacts import Artifact, open_artifact, require_input, writable
 from skild_ray.config import Experiment, load_experiment
@@ -62,6 +63,7 @@ def write_report(run_dir: Path) -> Path:
     with writable(path):
         draft.write_text(page, encoding="utf-8")
         os.replace(draft, path)
+    storage.push(path)
     return path
 
 

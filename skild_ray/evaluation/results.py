@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from skild_ray import storage
 from skild_ray.artifacts import writable
 from skild_ray.config import Environment, Experiment, load_experiment
 from skild_ray.envs.registry import make_env
@@ -72,12 +73,21 @@ def evaluate_run(artifact: Path, episodes: int, seed: int, videos: int = 0) -> R
         wanted = (stored["episodes"], stored["seed"], stored.get("videos_wanted", 0)) == (episodes, seed, videos)
         if wanted and not missing:
             film(recordings(stored, artifact))
+            _store(artifact)
             return stored
     shutil.rmtree(artifact / VIDEO_FOLDER, ignore_errors=True)
     results = evaluate_target(artifact, episodes, seed, videos, artifact)
     with writable(path):
         path.write_text(json.dumps(results, indent=2))
+    _store(artifact)
     return results
+
+
+def _store(artifact: Path) -> None:
+    """Copy the results to where the run belongs, where that is a URI."""
+    for path in (artifact / RESULTS_FILE, artifact / VIDEO_FOLDER):
+        if path.exists():
+            storage.push(path)
 
 
 def recordings(results: Results, folder: Path) -> list[Path]:

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import shutil
 import tempfile
 import threading
 import time
@@ -21,6 +20,7 @@ from ray.util.queue import Empty, Queue
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from skild_ray import storage
 from skild_ray.artifacts import Artifact, publish, work_folder, writable
 from skild_ray.config import Experiment
 from skild_ray.data.trajectories import Trajectories
@@ -104,14 +104,14 @@ def train_stage(
         ),
         run_config=RunConfig(
             name=work.name,
-            storage_path=str(work.parent.resolve()),
+            storage_path=storage.uri(work.parent) or str(work.parent.resolve()),
             failure_config=FailureConfig(max_failures=MAX_WORKER_FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
     with (
         (tracking or Tracking()).stage(stage, fingerprint, work) as series,
-        _show(stage, settings.iterations, events, series),
+        _show(stage, settings.iterations, events, series) as restarts,
     ):
         try:
             result = trainer.fit()
@@ -136,10 +136,11 @@ def train_stage(
             "iterations": state["iteration"],
             "seconds": round(state["seconds"], 1),
             "best_validation_loss": state["best_loss"],
+            "worker_restarts": len(restarts),
         },
         extra=extra,
     )
-    shutil.rmtree(work, ignore_errors=True)
+    storage.remove(work)
     return artifact
 
 
@@ -329,15 +330,18 @@ def _copy(module: nn.Module) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def _show(stage: str, iterations: int, events: Queue, series: Series) -> Iterator[None]:
+def _show(stage: str, iterations: int, events: Queue, series: Series) -> Iterator[list[int]]:
     """Show and log what comes from the workers, in a thread: `fit` blocks the main one.
 
-    It is the list of rows up to the checkpoint whenever workers have started, then row by row.
+    It is the list of rows up to the checkpoint whenever workers have started, then row by row. Yields the iterations at
+    which they began again after one of them was lost or failed, as they happen.
     """
-    finished = threading.Event()
+    finished, name = threading.Event(), stage.replace("_", " ")
+    starts: list[int] = []
+    restarts: list[int] = []
 
     def follow() -> None:
-        with TaskProgress(stage.replace("_", " "), iterations, "iterations") as progress:
+        with TaskProgress(name, iterations, "iterations") as progress:
             while True:
                 ended = finished.is_set()
                 try:
@@ -346,17 +350,25 @@ def _show(stage: str, iterations: int, events: Queue, series: Series) -> Iterato
                     if ended:
                         return
                     continue
-                if isinstance(event, list):
-                    series.restart(event)
-                else:
+                if not isinstance(event, list):
                     series.add(event)
                     note = f"loss {event['train_total']:.4f}, held out {event['val_total']:.4f}"
                     progress.update(event["iteration"], note)
+                    continue
+                series.restart(event)
+                starts.append(int(event[-1]["iteration"]) if event else 0)
+                if len(starts) > 1:
+                    restarts.append(starts[-1])
+                    print(
+                        f"{name}: a Train worker was lost or failed; all go on from iteration {starts[-1]} "
+                        f"({len(restarts)} of at most {MAX_WORKER_FAILURES} times)",
+                        flush=True,
+                    )
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
     try:
-        yield
+        yield restarts
     finally:
         finished.set()
         thread.join()

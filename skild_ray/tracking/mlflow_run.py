@@ -39,7 +39,7 @@ class MLflowRun(ExternalRun):
     def _open(self) -> None:
         from ray.air.integrations.mlflow import setup_mlflow
 
-        runs = Path(self._experiment.runs).resolve()
+        runs = self._experiment.run_dir.parent.resolve()
         uri, artifacts = self._settings.uri or os.environ.get("MLFLOW_TRACKING_URI"), None
         if uri is None:
             uri, artifacts = f"sqlite:///{runs / 'mlflow.db'}", (runs / "mlflow_artifacts").as_uri()

@@ -202,6 +202,8 @@ class Sweep(Section):
             base = with_values(base, self.set)
         except ConfigError as error:
             raise ConfigError(f"set: {error}") from None
+        if "://" in base.runs:
+            raise ConfigError("runs: a sweep needs a folder that all nodes see, not a URI")
         return with_values(base, {"runs": str(Path(base.runs).resolve()), "seed": (self.seeds or [base.seed])[0]})
 
     @property

@@ -9,12 +9,12 @@ from ray import tune
 from ray.tune import PlacementGroupFactory
 from ray.tune.result import DONE, SHOULD_CHECKPOINT
 
+from skild_ray.algorithms.checkpoints import ROWS_FILE, Row
 from skild_ray.algorithms.off_policy import OffPolicy
 from skild_ray.algorithms.train import (
-    ROWS_FILE,
-    Row,
     algorithm_config,
     check_finite,
+    checkpoint_is_due,
     metrics_row,
     publish_policy,
     require_budget,
@@ -68,12 +68,12 @@ class Trial(tune.Trainable):
 
     def _train(self, algo: OffPolicy) -> dict[str, Any]:
         started, before = time.monotonic(), self._rows[-1]["seconds"] if self._rows else 0.0
-        result = algo.train()
-        row = metrics_row(result, algo, self._subtasks, before + time.monotonic() - started)
+        steps = algo.counts["env_steps"]
+        row = metrics_row(algo.train(), algo, self._subtasks, before + time.monotonic() - started)
         check_finite(row, self.experiment)
         self._rows.append(row)
-        interval = self.experiment.progress.checkpoint_interval_s
-        return row | {SHOULD_CHECKPOINT: time.monotonic() - self._saved >= interval or algo.finished}
+        due = checkpoint_is_due(self.experiment, steps, algo, self._saved)
+        return row | {SHOULD_CHECKPOINT: due or algo.finished}
 
     def _evaluation(self) -> Row:
         """Results of the deterministic policy, if the metric is one of them."""

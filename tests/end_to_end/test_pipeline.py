@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from small_maze import EXPERIMENT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from skild_ray.artifacts import open_artifact
@@ -20,36 +21,7 @@ from skild_ray.config import load_experiment
 from skild_ray.errors import ArtifactError
 from skild_ray.pipeline import Run
 
-TRAINING = {"iterations": 60, "validation_interval": 20, "warmup_iterations": 10}
 STAGES = ["skill_prior", "skill_posterior", "demo_discriminator", "demo_rl"]
-EXPERIMENT: dict[str, Any] = {
-    "name": "small",
-    "environment": {"id": "skild_ray/Maze-v0", "kwargs": {"max_episode_steps": 100}},
-    "data": {
-        "task_agnostic": [
-            {"generate": {"expert": "maze", "episodes": 8, "env_kwargs": {"task": "random", "max_episode_steps": 2000}}}
-        ],
-        "demonstrations": [{"generate": {"expert": "maze", "episodes": 3, "env_kwargs": {"max_episode_steps": 2000}}}],
-    },
-    "skill": {"hidden": 16, "decoder_layers": 1, "head_layers": 1},
-    "skill_prior": TRAINING | {"iterations": 600, "checkpoint_interval_s": 0.1},
-    "skill_posterior": TRAINING,
-    "demo_discriminator": TRAINING | {"hidden": 8, "layers": 1},
-    "algorithm": {
-        "total_env_steps": 8_000,
-        "critic_hidden": 32,
-        "critic_layers": 1,
-        "batch_size": 32,
-        "samples_per_skill_step": 64,
-        "warmup_skill_steps": 64,
-        "critic_warmup_updates": 10,
-    },
-    "rollout": {"num_env_runners": 1, "num_envs_per_env_runner": 4, "skill_steps_per_fragment": 16},
-    "resources": {"cpus_per_train_worker": 1},
-    "progress": {"report_interval_s": 0.1, "checkpoint_interval_s": 0.2},
-    "evaluation": {"episodes": 3, "num_envs": 3, "videos": 1},
-    "tracking": {"wandb": {"project": "tiny", "tags": ["small"], "mode": "offline"}},
-}
 
 
 class Finished(Exception):
@@ -94,7 +66,11 @@ def _wandb_records(folder: Path) -> list[dict[str, Any]]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pipeline")
     (folder / "minari").mkdir()
-    content = EXPERIMENT | {"runs": str(folder / "runs")}
+    content = EXPERIMENT | {
+        "runs": str(folder / "runs"),
+        "evaluation": EXPERIMENT["evaluation"] | {"videos": 1},
+        "tracking": {"wandb": {"project": "tiny", "tags": ["small"], "mode": "offline"}},
+    }
     (folder / "small.yaml").write_text(yaml.safe_dump(content))
     return folder
 

@@ -171,5 +171,8 @@ class SkiLD(OffPolicy):
     def _set_own_state(self, state: Mapping[str, Any]) -> None:
         self._pretrained.require(state["pretrained"])
         self._rng.bit_generator.state = state["rng"]
+
+    def _forget_open_episodes(self) -> None:
+        super()._forget_open_episodes()
         if self._shift:
             self._shift = ShiftedTransitions()
