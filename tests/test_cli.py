@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import ray.rllib  # noqa: F401  (its log handler keeps the stderr of its import, which must not be that of one test)
 from pretrained import publish_pretrained, tiny_experiment
 from typer.testing import CliRunner
 
