@@ -71,9 +71,9 @@ def train_downstream(
     subtasks = try_environment(config)
     say_what_is_missing(experiment)
     algo = config.build_algo()
-    runners = experiment.rollout.num_env_runners
-    print(f"{stage}: {runners or 'no separate'} env runners, on {algo.env_runner_nodes} nodes", flush=True)
     try:
+        runners = experiment.rollout.num_env_runners or "no separate"
+        print(f"{stage}: {runners} env runners, on {algo.env_runner_nodes} nodes", flush=True)
         with (tracking or Tracking()).stage(stage, fingerprint, work) as series:
             rows = _train(algo, experiment, stage, work, subtasks, series)
         save_checkpoint(algo, work, rows, keep=1)
