@@ -29,6 +29,8 @@ class ExternalRun(ABC):
 
     title: str
     """What people call the tracker."""
+    settle_s = 0.0
+    """Seconds until what was handed to its client outlives a kill; what is younger is sent again after one."""
 
     def __init__(self, record: Path) -> None:
         self._record = record
@@ -39,6 +41,7 @@ class ExternalRun(ABC):
         self._queued: dict[str, float] = {}
         self._series: dict[str, tuple[str, list[Row]]] = {}
         self._pending: deque[Callable[[], None]] = deque()
+        self._young: deque[tuple[float, str, float]] = deque()
         self._failed_at: float | None = None
         self._lock = threading.RLock()
         with contextlib.suppress(OSError, ValueError, KeyError):  # an unreadable record is as good as none
@@ -77,7 +80,7 @@ class ExternalRun(ABC):
         """Send what waits and end the run."""
         with self._lock:
             self._failed_at = None
-            self._do(partial(self._finish, succeeded))
+            self._do(partial(self._finish_and_note, succeeded))
 
     @abstractmethod
     def _open(self) -> None:
@@ -95,6 +98,7 @@ class ExternalRun(ABC):
     def _renew(self) -> None:
         self.close(succeeded=True)
         self._pending.clear()
+        self._young.clear()
         self.id, self.sent, self._stages, self._queued = None, 0, {}, {}
         self.begin()
         for stage, (fingerprint, rows) in list(self._series.items()):
@@ -121,11 +125,18 @@ class ExternalRun(ABC):
 
     def _send_and_note(self, stage: str, row: Row) -> None:
         self._send(stage, row)
-        self._stages[stage]["step"] = next(iter(row.values()))
+        self._young.append((time.monotonic(), stage, next(iter(row.values()))))
         self._note()
 
-    def _note(self, sent: int = 1) -> None:
+    def _finish_and_note(self, succeeded: bool) -> None:
+        self._finish(succeeded)
+        self._note(0, settled=True)
+
+    def _note(self, sent: int = 1, settled: bool = False) -> None:
         """Count what was sent and write the record."""
+        while self._young and (settled or time.monotonic() - self._young[0][0] >= self.settle_s):
+            _, stage, step = self._young.popleft()
+            self._stages[stage]["step"] = step
         sent += self.sent
         self._record.parent.mkdir(parents=True, exist_ok=True)
         draft = self._record.with_name(f".{self._record.name}.draft")

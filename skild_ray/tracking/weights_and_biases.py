@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 INIT_TIMEOUT_S = 30.0
 FINISH_TIMEOUT_S = 60.0
+FLUSH_INTERVAL_S = 0.1
 
 
 class WandbRun(ExternalRun):
@@ -27,6 +28,7 @@ class WandbRun(ExternalRun):
     """
 
     title = "Weights & Biases"
+    settle_s = 5.0
 
     def __init__(self, experiment: Experiment, settings: Wandb) -> None:
         super().__init__(experiment.run_dir / "wandb.json")
@@ -79,7 +81,11 @@ class WandbRun(ExternalRun):
             dir=str(experiment.run_dir),
             config=experiment.model_dump(mode="json"),
             settings=self._wandb.Settings(
-                silent=True, console="off", init_timeout=INIT_TIMEOUT_S, finish_timeout=FINISH_TIMEOUT_S
+                silent=True,
+                console="off",
+                init_timeout=INIT_TIMEOUT_S,
+                finish_timeout=FINISH_TIMEOUT_S,
+                x_transaction_log_flush_interval=FLUSH_INTERVAL_S,  # its own 15 s would be lost in a kill
             ),
         )
 
