@@ -208,3 +208,7 @@ def test_a_population_takes_over_what_is_better(folder: Path, shipped: Callable[
         with (trial_folder(sweep.folder, outcome.trial) / "demo_rl" / "metrics.csv").open() as file:
             last = list(csv.DictReader(file))[-1]
         assert float(last["alpha"]) == pytest.approx(outcome.values["algorithm.alpha"], rel=1e-5)
+        solved = ["1_kettle", "2_bottom_burner", "3_top_burner", "4_slide_cabinet"]
+        rates = [float(last[f"solved_{name}"]) for name in solved]
+        assert rates == sorted(rates, reverse=True)
+        assert sum(rates) == pytest.approx(float(last["subtasks_solved"]))
