@@ -13,8 +13,8 @@ from torch import Tensor
 
 from benchmarks.bare_updates import BareLearner
 from benchmarks.measure import Rates, rate
+from skild_ray.algorithms.off_policy import UPDATES_PER_CALL
 from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
-from skild_ray.algorithms.skild.skild import UPDATES_PER_CALL
 from skild_ray.config import Experiment
 from skild_ray.evaluation.policy import build_module
 

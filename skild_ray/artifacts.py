@@ -3,12 +3,11 @@
 runs/<experiment>/<stage>/
     config.yaml         the resolved experiment
     model.safetensors   weights
-    metrics.csv         one row a report; TensorBoard events beside it
+    metrics.csv         one row a report; the same as metrics.jsonl and as TensorBoard events beside it
     artifact.json       schema, fingerprint, seed, versions, hashes of the files, the data and the input artifacts
 """
 
 import contextlib
-import csv
 import hashlib
 import json
 import os
@@ -23,10 +22,11 @@ from typing import Any
 
 import safetensors.torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
+from skild_ray import storage
 from skild_ray.config import Experiment, to_yaml
 from skild_ray.errors import ArtifactError
+from skild_ray.tracking.files import write_metrics
 
 SCHEMA = 2
 PACKAGES = ("skild_ray", "ray", "torch", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
@@ -71,6 +71,7 @@ def open_artifact(run_dir: Path, stage: str) -> Artifact:
         ArtifactError: it is missing, of another schema, truncated or altered; the message names the remedy.
     """
     path = run_dir / stage
+    storage.fetch(path, RECORD_FILE)
     remedy = f"make it with: skild-ray train {stage.replace('_', '-')} EXPERIMENT"
     if not path.is_dir():
         raise ArtifactError(f"{path}: no such artifact; {remedy}")
@@ -78,7 +79,7 @@ def open_artifact(run_dir: Path, stage: str) -> Artifact:
         record = json.loads((path / RECORD_FILE).read_text())
         if record["schema"] != SCHEMA:
             raise ArtifactError(f"{path}: artifact of schema {record['schema']}, this version reads {SCHEMA}; {remedy}")
-        altered = [name for name, known in record["sha256"].items() if _sha256(path / name) != known]
+        altered = [name for name, known in record["sha256"].items() if file_hash(path / name) != known]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path}: damaged artifact ({error}); delete the folder and {remedy}") from None
     if altered:
@@ -148,7 +149,7 @@ def publish(
         draft.mkdir(parents=True)
         safetensors.torch.save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, draft / MODEL_FILE)
         (draft / "config.yaml").write_text(to_yaml(experiment))
-        _write_metrics(draft, rows)
+        write_metrics(draft, rows)
         for path in extra:
             shutil.move(path, draft / path.name)
         record = {
@@ -156,7 +157,7 @@ def publish(
             "stage": stage,
             "fingerprint": fingerprint,
             "seed": experiment.seed,
-            "sha256": {path.name: _sha256(path) for path in sorted(draft.iterdir()) if path.is_file()},
+            "sha256": {path.name: file_hash(path) for path in sorted(draft.iterdir()) if path.is_file()},
             "data": dict(data),
             "inputs": {artifact.stage: artifact.model_hash for artifact in inputs},
             "facts": dict(facts),
@@ -170,11 +171,12 @@ def publish(
             final.rename(replaced)
         draft.rename(final)
         shutil.rmtree(replaced, ignore_errors=True)
+    storage.push(final)
     return Artifact(final, record)
 
 
 def work_folder(experiment: Experiment, stage: str, fingerprint: str) -> Path:
-    """Where a stage that is made from the inputs of `fingerprint` keeps its checkpoints."""
+    """Where a stage that is made from the inputs of `fingerprint` keeps its checkpoints and, while it runs, metrics."""
     return experiment.run_dir / ".work" / f"{stage}-{fingerprint}"
 
 
@@ -187,22 +189,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _write_metrics(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    if not rows:
-        return
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with (folder / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
-    with SummaryWriter(str(folder)) as events:
-        for row in rows:
-            for name in names[1:]:
-                if name in row:
-                    events.add_scalar(name, row[name], int(row[names[0]]))
-
-
-def _sha256(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

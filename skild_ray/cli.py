@@ -23,7 +23,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="override a key, such as --set algorithm.alpha=0.5; repeatable"),
 ]
-Stage = Literal["skill-prior", "skill-posterior", "demo-discriminator", "demo-rl", "imitation"]
+Stage = Literal["skill-prior", "skill-posterior", "demo-discriminator", "demo-rl", "imitation", "sac"]
 
 
 @data_app.command("generate")
@@ -135,28 +135,68 @@ def train(
 ) -> None:
     """Train one stage, or reuse its artifact where nothing it was made from has changed.
 
-    `imitation` is `demo-rl` without the environment's reward: the file's algorithm.env_reward_weight must be 0.
+    `imitation` is `demo-rl` without the environment's reward: the file's algorithm.env_reward_weight must be 0. `sac`
+    is a baseline without skills, which needs no other stage: the file must have a section `sac`.
     """
     from skild_ray.pipeline import Run
+    from skild_ray.tracking import Tracking
 
-    Run(load_experiment(experiment, overrides or ())).train(stage.replace("-", "_"))
+    loaded = load_experiment(experiment, overrides or ())
+    with Tracking.of(loaded) as tracking:
+        Run(loaded, tracking=tracking).train(stage.replace("-", "_"))
 
 
 @app.command()
 def pipeline(experiment: File, overrides: Overrides = None) -> None:
-    """Run everything an experiment needs: data, all four stages, the final evaluation and the report.
+    """Run everything an experiment needs: data, all stages, the final evaluation and the report.
 
     What is finished and still fits is reused; what was interrupted goes on where it stopped.
     """
     from skild_ray.evaluation.report import write_report
     from skild_ray.evaluation.results import evaluate_run, show
     from skild_ray.pipeline import Run
+    from skild_ray.tracking import Tracking
 
     loaded = load_experiment(experiment, overrides or ())
-    artifact = Run(loaded).train_all()
     evaluation = loaded.evaluation
-    show(evaluate_run(artifact.path, evaluation.episodes, evaluation.seed, evaluation.videos))
-    print(f"report: {write_report(loaded.run_dir)}")
+    with Tracking.of(loaded) as tracking:
+        artifact = Run(loaded, tracking=tracking).train_all()
+        results = evaluate_run(artifact.path, evaluation.episodes, evaluation.seed, evaluation.videos)
+        show(results)
+        page = write_report(loaded.run_dir)
+        print(f"report: {page}")
+        tracking.outcome(results, page, artifact.path)
+
+
+@app.command()
+def tune(
+    sweep: Annotated[Path, typer.Argument(metavar="SWEEP", help="sweep file, such as tune_configs/maze_asha.yaml")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="override a key of the sweep (samples=8) or of its experiment (algorithm.n_step=4); repeatable",
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with a sweep that was stopped or killed")] = False,
+) -> None:
+    """Search settings: many trials of an experiment, which share the offline stages that they have in common.
+
+    At the end: the trials ranked, a plot of them, and the best one as an experiment file.
+    """
+    from skild_ray.tune.results import show, write_best, write_page
+    from skild_ray.tune.run import run_sweep
+    from skild_ray.tune.sweep import load_sweep
+
+    loaded = load_sweep(sweep, overrides or ())
+    ranking = run_sweep(loaded, resume)
+    show(loaded, ranking)
+    print(f"plot: {write_page(loaded, ranking)}")
+    best = write_best(loaded, ranking)
+    if best is None:
+        raise SkildError(f"no trial has a result; what is wrong with each is in the table above ({loaded.folder})")
+    print(f"best: {best}")
 
 
 @app.command()
@@ -184,6 +224,28 @@ def report(run: Annotated[Path, typer.Argument(help="folder of a run, such as ru
     from skild_ray.evaluation.report import write_report
 
     print(f"report: {write_report(run)}")
+
+
+@app.command()
+def compare(
+    methods: Annotated[
+        list[str], typer.Argument(metavar="NAME=RUN[,RUN...]", help="a method and its finished runs, one a seed")
+    ],
+    out: Annotated[Path, typer.Option(help="SVG file to write the figure to")],
+    without_rl: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=RUN[,RUN...]",
+            help="lines for the posterior that these runs started from, else for what they started from; repeatable",
+        ),
+    ] = None,
+) -> None:
+    """Draw the learning curves of several methods in one figure, and print their final evaluations as a table."""
+    from skild_ray.evaluation.compare import compare, read_method
+
+    found = [read_method(text) for text in methods]
+    print(compare([*found, *(read_method(text, trained=False) for text in without_rl or ())], out))
+    print(f"\nfigure: {out}")
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import logging
 import os
 
 import ray
+from ray.exceptions import AuthenticationError
 
 from skild_ray.errors import SkildError
 
@@ -15,7 +16,7 @@ def connect() -> None:
     local instance that ends with the process.
 
     Raises:
-        SkildError: there is no such cluster, or Ray did not start.
+        SkildError: there is no such cluster, it wants a token that we do not have, or Ray did not start.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # the default delays a stage's start by seconds
     if ray.is_initialized():
@@ -30,7 +31,15 @@ def connect() -> None:
                 raise
             ray.shutdown()  # Ray gives up on its own start after 30 s, which a busy machine can exceed: once more
             ray.init(logging_level=logging.ERROR, **local)
+    except AuthenticationError as error:
+        reason = " ".join(error.message.split()).rstrip(".")
+        raise SkildError(
+            f"cannot connect to Ray at {address}: {reason}; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+            "RAY_AUTH_TOKEN_PATH to the token of the cluster"
+        ) from error
     except Exception as error:  # it raises plain Exceptions, too
         reason = " ".join(str(error).split())
         raise SkildError(f"cannot {f'connect to Ray at {address}' if address else 'start Ray'}: {reason}") from error
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)  # it announces its API stack at every start
+    # A lost env runner gets one line of ours instead of a traceback.
+    logging.getLogger("ray.rllib.utils.actor_manager").setLevel(logging.CRITICAL)

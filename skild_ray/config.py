@@ -8,9 +8,9 @@ import contextlib
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from skild_ray.errors import ConfigError
+from skild_ray.storage import local_folder
 
 Norm = Literal["batch", "layer", "none"]
 
@@ -159,6 +160,9 @@ class Algorithm(Section):
         0.9, ge=0, le=1, description="lambda in (1 - lambda) r_D + lambda r_env; 0: imitation"
     )
 
+    guidance: Literal["support", "prior", "posterior"] = Field(
+        "support", description="weight of the posterior: D(s), 0 (SPiRL: the prior alone) or 1; the prior has the rest"
+    )
     policy_init: Literal["prior", "posterior"] = "posterior"
     policy_init_scale: float = Field(1.0, gt=0, description="factor on the initial policy's sigma")
     latent_squash: Literal["scaled_tanh", "tanh", "clip", "none"] = Field(
@@ -235,12 +239,44 @@ class Algorithm(Section):
         return self
 
 
+class SAC(Section):
+    """Instead of SkiLD: plain soft actor-critic on the environment's own actions, a baseline without skills.
+
+    The demonstrations, with the rewards that their data sets hold, are in a replay of their own. Every field is also an
+    argument of `SACConfig.training()`.
+    """
+
+    total_env_steps: int = Field(200_000, gt=0, description="environment steps to train for")
+    discount: float = Field(0.99, gt=0, le=1, description="gamma of an environment step")
+    hidden: int = Field(256, gt=0, description="units of the two hidden layers of policy and critics")
+    learning_rate: float = Field(3e-4, gt=0, description="of policy, critics and temperature")
+    target_update_rate: float = Field(5e-3, gt=0, le=1, description="tau of the target critics, each update")
+    batch_size: int = Field(256, gt=0, description="transitions an update")
+    demonstration_share: float = Field(0.5, gt=0, lt=1, description="share of every batch drawn from demonstrations")
+    updates_per_env_step: float = Field(0.5, gt=0, description="customary is 1, at twice the cost")
+    warmup_env_steps: int = Field(1_000, gt=0, description="environment steps collected before the first update")
+    replay_capacity: int = Field(1_000_000, gt=0, description="transitions kept, demonstrations aside")
+    synchronous: bool = Field(False, description="sample, then learn: slower, reproducible bit for bit with one runner")
+
+
 class Rollout(Section):
     """Who collects experience, and how often the policy reaches them."""
 
     num_env_runners: int = Field(1, ge=0, description="runner processes; 0: sample in the learner's process")
     num_envs_per_env_runner: int = Field(16, gt=0, description="environments a runner steps in lockstep")
-    skill_steps_per_fragment: int = Field(64, gt=0, description="skill steps over all environments a sampling request")
+    skill_steps_per_fragment: int = Field(
+        64, gt=0, description="skill steps (env steps of SAC) over all environments a sampling request"
+    )
+    placement: Literal["SPREAD", "PACK"] = Field("SPREAD", description="runners on as many, or as few, nodes as can be")
+    cpus_per_env_runner: float = Field(1.0, gt=0, description="cores of each runner")
+    env_runner_resources: dict[str, float] = Field(
+        {}, description="custom resources of each runner, such as {simulator: 1}: only nodes that have them get one"
+    )
+    answer_timeout_s: float = Field(
+        60.0,
+        gt=0,
+        description="a runner that is silent for so long, and ten times as long as is usual, is replaced",
+    )
 
 
 class Resources(Section):
@@ -250,7 +286,7 @@ class Resources(Section):
     cpus_per_train_worker: int = Field(1, gt=0, description="cores, and torch threads, of each")
     use_gpu: bool = Field(False, description="offline stages and learners on GPUs")
     num_learners: int = Field(0, ge=0, description="remote learners; 0: in the driver")
-    learner_threads: int = Field(1, gt=0, description="torch threads of the learner in the driver")
+    learner_threads: int = Field(1, gt=0, description="torch threads, and cores where it is remote, of each learner")
     data_workers: int | None = Field(None, gt=0, description="parallel tasks that generate data; default: all cores")
 
 
@@ -259,6 +295,7 @@ class Progress(Section):
 
     report_interval_s: float = Field(5.0, gt=0, description="seconds between lines of metrics in stage 4")
     checkpoint_interval_s: float = Field(60.0, gt=0, description="seconds between checkpoints in stage 4")
+    checkpoint_env_steps: int = Field(50_000, gt=0, description="the same with algorithm.synchronous, in env steps")
     keep_checkpoints: int = Field(2, gt=0)
 
 
@@ -271,12 +308,40 @@ class Evaluation(Section):
     videos: int = Field(2, ge=0, description="deterministic episodes to film: a typical one, the worst, the best, ...")
 
 
+class Wandb(Section):
+    """A run at Weights & Biases; needs the extra `wandb`."""
+
+    project: str = "skild_ray"
+    entity: str | None = Field(None, description="user or team; default: that of the login")
+    group: str | None = Field(None, description="runs that belong together, such as the seeds of one experiment")
+    tags: list[str] = []
+    mode: Literal["online", "offline", "disabled"] = Field(
+        "online", description="offline: kept below the run's folder, without network or account, for `wandb sync`"
+    )
+
+
+class MLflow(Section):
+    """A run at MLflow; needs the extra `mlflow`."""
+
+    uri: str | None = Field(
+        None, description="tracking server; default: MLFLOW_TRACKING_URI, else the file mlflow.db in `runs`"
+    )
+    experiment: str = "skild_ray"
+
+
+class Tracking(Section):
+    """Trackers that get the metrics of every stage, besides the files that are always written."""
+
+    wandb: Wandb | None = Field(None, description="default: none; {} for its own defaults")
+    mlflow: MLflow | None = Field(None, description="default: none; {} for its own defaults")
+
+
 class Experiment(Section):
     """Everything that fixes a run; the same experiment and seed give the same data and models."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run's folder")
     seed: int = Field(0, ge=0)
-    runs: str = Field("runs", description="folder of all runs")
+    runs: str = Field("runs", description="folder of all runs, or a URI such as s3://bucket/runs")
     environment: Environment
     data: Data
     skill: SkillModel = SkillModel()
@@ -284,20 +349,27 @@ class Experiment(Section):
     skill_posterior: SkillPosterior = SkillPosterior()
     demo_discriminator: DemoDiscriminator = DemoDiscriminator()
     algorithm: Algorithm = Algorithm()
+    sac: SAC | None = Field(None, description="where it is given, plain SAC is trained and stages 1 to 4 are not")
     rollout: Rollout = Rollout()
     resources: Resources = Resources()
     progress: Progress = Progress()
     evaluation: Evaluation = Evaluation()
+    tracking: Tracking = Tracking()
 
     @property
     def run_dir(self) -> Path:
-        """`runs/<name>`: the folder of all stages of this experiment."""
-        return Path(self.runs) / self.name
+        """`runs/<name>`, or its copy on this node: the folder of all stages of this experiment."""
+        return local_folder(self.runs) / self.name
 
     @property
     def imitation(self) -> bool:
         """Whether stage 4 learns without any reward from the environment."""
         return self.algorithm.env_reward_weight == 0
+
+    @property
+    def downstream(self) -> "Algorithm | SAC":
+        """The settings of the reinforcement learning, whichever algorithm it is."""
+        return self.sac or self.algorithm
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -310,7 +382,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
     Raises:
         ConfigError: one line that names file and key, with the nearest valid key where one is unknown.
     """
-    return _validate(_read(Path(path), ()), overrides, str(path))
+    return _validate(read_mapping(Path(path)), overrides, str(path))
 
 
 def override_experiment(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
@@ -320,6 +392,29 @@ def override_experiment(experiment: Experiment, overrides: Sequence[str]) -> Exp
         ConfigError: as `load_experiment`.
     """
     return _validate(OmegaConf.create(experiment.model_dump()), overrides, experiment.name)
+
+
+def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
+    """The experiment with other values at these keys, such as `algorithm.alpha`.
+
+    Raises:
+        ConfigError: one line that names the key, with the nearest valid one where it is unknown.
+    """
+    content = experiment.model_dump(mode="json")
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        inner: Any = content
+        for part in sections:
+            if inner.get(part) is None:  # a section that is left out by default
+                inner[part] = {}
+            inner = inner[part]
+            if not isinstance(inner, dict):
+                raise ConfigError(f"'{key}': '{part}' has no keys; lists are given whole")
+        inner[last] = value
+    try:
+        return Experiment.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from None
 
 
 def to_yaml(experiment: Experiment) -> str:
@@ -335,7 +430,7 @@ def fingerprint(*parts: object) -> str:
 
 def _validate(content: Any, overrides: Sequence[str], origin: str) -> Experiment:
     for text in overrides:
-        content = _merge(content, _override(text), f"--set {text}")
+        content = merge(content, override_of(text), f"--set {text}")
     try:
         plain = OmegaConf.to_container(content, resolve=True)
     except OmegaConfBaseException as error:
@@ -343,10 +438,11 @@ def _validate(content: Any, overrides: Sequence[str], origin: str) -> Experiment
     try:
         return Experiment.model_validate(plain)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {_explain(error)}") from None
+        raise ConfigError(f"{origin}: {explain(error)}") from None
 
 
-def _read(path: Path, seen: tuple[Path, ...]) -> Any:
+def read_mapping(path: Path, seen: tuple[Path, ...] = ()) -> Any:
+    """The content of a YAML file, merged over that of the one it extends."""
     if path.resolve() in seen:
         raise ConfigError(f"{path}: 'extends' runs in a circle")
     try:
@@ -360,10 +456,11 @@ def _read(path: Path, seen: tuple[Path, ...]) -> Any:
     base = content.pop("extends", None)
     if base is None:
         return content
-    return _merge(_read(path.parent / str(base), (*seen, path.resolve())), content, str(path))
+    return merge(read_mapping(path.parent / str(base), (*seen, path.resolve())), content, str(path))
 
 
-def _merge(base: Any, changes: Any, origin: str) -> Any:
+def merge(base: Any, changes: Any, origin: str) -> Any:
+    """`changes` merged over `base`; `origin` names the former in messages."""
     try:
         return OmegaConf.merge(base, changes)
     except TypeError:
@@ -374,7 +471,8 @@ def _merge(base: Any, changes: Any, origin: str) -> Any:
         raise ConfigError(f"{origin}: {str(error).splitlines()[0]}") from None
 
 
-def _override(text: str) -> Any:
+def override_of(text: str) -> Any:
+    """The mapping that `a.b=value` stands for."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {text}: expected key=value, as in --set algorithm.alpha=0.5")
@@ -392,13 +490,15 @@ def _override(text: str) -> Any:
     return OmegaConf.create(nested)
 
 
-def _explain(error: ValidationError) -> str:
-    """The first problem as 'key: message', with the nearest key where it is unknown."""
-    problem = error.errors()[0]
+def explain(error: ValidationError, schema: type[BaseModel] | None = None) -> str:
+    """One problem as 'key: message', with the nearest key of `schema` (default: Experiment) if it is unknown."""
+    problems = error.errors()
+    # A misspelt key is also a missing one; what was meant is better said of the former.
+    problem = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     location = [part for part in problem["loc"]]
     key = ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":
-        nearest = _nearest_key(location)
+        nearest = _nearest_key(location, schema or Experiment)
         return f"unknown key '{key}'" + (f"; the nearest is '{nearest}'" if nearest else "")
     if problem["type"] == "missing":
         return f"'{key}' is missing"
@@ -407,26 +507,29 @@ def _explain(error: ValidationError) -> str:
     return f"'{key}': {message}{got}" if key else message
 
 
-def _nearest_key(location: Sequence[int | str]) -> str | None:
+def _nearest_key(location: Sequence[int | str], schema: type[BaseModel]) -> str | None:
     """The most similar key beside the unknown one, or else the key of that name in any other section."""
     name = str(location[-1])
-    beside = difflib.get_close_matches(name, _keys_beside(location), n=1)
+    beside = difflib.get_close_matches(name, _keys_beside(location, schema), n=1)
     if beside:
         return ".".join(map(str, [*location[:-1], *beside]))
-    for section, field in Experiment.model_fields.items():
+    for section, field in schema.model_fields.items():
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel) and name in annotation.model_fields:
             return f"{section}.{name}"
     return None
 
 
-def _keys_beside(location: Sequence[int | str]) -> list[str]:
+def _keys_beside(location: Sequence[int | str], schema: type[BaseModel]) -> list[str]:
     """Field names of the section in which `location`'s last part stands."""
-    section: Any = Experiment
-    for part in location[:-1]:
+    section: Any = schema
+    parts = iter(location[:-1])
+    for part in parts:
         if isinstance(part, int):
             continue
         annotation = section.model_fields[part].annotation
+        if get_origin(annotation) is dict:
+            next(parts, None)  # a key of the user's own
         candidates = [annotation, *get_args(annotation)]
         section = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
     return list(section.model_fields)

@@ -3,15 +3,19 @@
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
+from skild_ray import storage
+from skild_ray.algorithms.sac.demonstrations import demonstrations_fingerprint, load_demonstrations
 from skild_ray.algorithms.train import stage_name, train_downstream
 from skild_ray.artifacts import Artifact, open_artifact
 from skild_ray.cluster import connect
 from skild_ray.config import Experiment, fingerprint, load_experiment
-from skild_ray.data.sources import load_sources
+from skild_ray.data.sources import as_datasets, load_sources
 from skild_ray.data.trajectories import Trajectories
+from skild_ray.envs import make_env
 from skild_ray.errors import ArtifactError, ConfigError
 from skild_ray.offline.loop import STAGE_DATA, train_stage
 from skild_ray.offline.problem import DataKind
+from skild_ray.tracking import Tracking
 
 OFFLINE_STAGES = ("skill_prior", "skill_posterior", "demo_discriminator")
 OFFLINE_INPUTS: dict[str, tuple[str, ...]] = {
@@ -31,11 +35,17 @@ def _settings(experiment: Experiment, section: str) -> dict[str, Any]:
 
 
 class Run:
-    """One experiment's stages. Data sets are loaded once, when a stage first needs them."""
+    """One experiment's stages. Data sets are loaded once, when a stage first needs them.
 
-    def __init__(self, experiment: Experiment, report: Report = print) -> None:
-        self.experiment, self._report = experiment, report
+    Raises:
+        SkildError: `runs` is a URI that cannot be reached.
+    """
+
+    def __init__(self, experiment: Experiment, report: Report = print, tracking: Tracking | None = None) -> None:
+        storage.require(experiment.runs)
+        self.experiment, self._report, self._tracking = experiment, report, tracking or Tracking()
         self._data: dict[str, list[Trajectories]] = {}
+        self._transitions: str | None = None
 
     def train(self, stage: str) -> Artifact:
         """The artifact of one stage: the existing one if it was made from the same inputs, else a new one.
@@ -47,33 +57,41 @@ class Run:
         """
         last = stage_name(self.experiment)
         if stage not in (*OFFLINE_STAGES, last):
-            weight = self.experiment.algorithm.env_reward_weight
+            reason = (
+                f"there is {'a' if self.experiment.sac else 'no'} section 'sac'"
+                if "sac" in (stage, last)
+                else f"algorithm.env_reward_weight is {self.experiment.algorithm.env_reward_weight}"
+            )
             raise ConfigError(
-                f"algorithm.env_reward_weight is {weight}, so this experiment's stage 4 is {last.replace('_', '-')}: "
+                f"{reason}, so this experiment's stage 4 is {last.replace('_', '-')}: "
                 f"skild-ray train {last.replace('_', '-')} EXPERIMENT"
             )
-        inputs = [self._input(name) for name in self._inputs(stage)]
+        inputs = self._inputs(stage)
         made_from = self._fingerprint(stage, inputs)
         finished = self._finished(stage, made_from)
         if finished:
             self._report(f"{stage}: up to date, reused ({finished.path})")
+            self._tracking.finished(stage, made_from, finished.path)
             return finished
         connect()
         if stage in OFFLINE_STAGES:
             task_agnostic, demonstrations = (
                 self._load(kind) if kind in STAGE_DATA[stage] else [] for kind in get_args(DataKind)
             )
-            artifact = train_stage(self.experiment, stage, task_agnostic, demonstrations, inputs, made_from)
+            artifact = train_stage(
+                self.experiment, stage, task_agnostic, demonstrations, inputs, made_from, self._tracking
+            )
         else:
-            artifact = train_downstream(self.experiment, made_from)
+            artifact = train_downstream(self.experiment, made_from, self.direct_data(), self._tracking)
         self._report(f"{stage}: done ({artifact.path})")
         return artifact
 
     def train_all(self) -> Artifact:
-        """Every stage in order; the artifact of the last."""
-        for stage in OFFLINE_STAGES:
+        """Every stage that is needed, in order; the artifact of the last."""
+        last = stage_name(self.experiment)
+        for stage in self._input_names(last):
             self.train(stage)
-        return self.train(stage_name(self.experiment))
+        return self.train(last)
 
     def load_all(self) -> None:
         """Load every data set, generating those that do not exist yet."""
@@ -81,8 +99,19 @@ class Run:
             for source in self._load(kind):
                 self._report(f"{kind}: {source.num_episodes} episodes, {len(source.actions)} transitions")
 
-    def _inputs(self, stage: str) -> tuple[str, ...]:
-        return OFFLINE_INPUTS.get(stage, OFFLINE_STAGES)
+    def fingerprint(self, stage: str) -> str:
+        """What fixes the result of a stage; where and how fast it runs does not enter.
+
+        Raises:
+            ArtifactError: an input stage is missing, damaged or was made for something else.
+        """
+        return self._fingerprint(stage, self._inputs(stage))
+
+    def _input_names(self, stage: str) -> tuple[str, ...]:
+        return OFFLINE_INPUTS.get(stage, OFFLINE_STAGES if stage != "sac" else ())
+
+    def _inputs(self, stage: str) -> list[Artifact]:
+        return [self._input(name) for name in self._input_names(stage)]
 
     def _input(self, stage: str) -> Artifact:
         """A finished stage, made with this experiment's settings (its seed and its run's own aside)."""
@@ -109,20 +138,20 @@ class Run:
         if artifact.fingerprint != made_from:
             self._report(f"{stage}: made from other settings, data or inputs; making it anew")
             return None
-        steps, budget = artifact.facts.get("total_env_steps"), self.experiment.algorithm.total_env_steps
+        steps, budget = artifact.facts.get("total_env_steps"), self.experiment.downstream.total_env_steps
         if steps not in (None, budget):
             self._report(f"{stage}: was trained for {steps} env steps, {budget} are wanted")
             return None
         return artifact
 
     def _fingerprint(self, stage: str, inputs: Sequence[Artifact]) -> str:
-        """Everything that fixes the stage's result. Where and how fast it runs does not enter."""
         experiment = self.experiment
         hashes = [artifact.model_hash for artifact in inputs]
         if stage not in OFFLINE_STAGES:
             # A longer run goes on from a shorter one.
-            settings = experiment.algorithm.model_dump(exclude={"total_env_steps"})
-            return fingerprint(stage, experiment.seed, experiment.environment, settings, hashes)
+            settings = experiment.downstream.model_dump(exclude={"total_env_steps"})
+            direct = [self.direct_data()] if experiment.sac else []
+            return fingerprint(stage, experiment.seed, experiment.environment, settings, hashes, *direct)
         data = [
             [kind, source.fingerprint(), entry.weight]
             for kind in STAGE_DATA[stage]
@@ -130,6 +159,21 @@ class Run:
         ]
         split = experiment.data.validation_fraction
         return fingerprint(stage, experiment.seed, experiment.skill, _settings(experiment, stage), split, data, hashes)
+
+    def direct_data(self) -> dict[str, str]:
+        """Fingerprint of the demonstrations with their rewards, where stage 4 learns from them directly."""
+        experiment = self.experiment
+        if experiment.sac is None:
+            return {}
+        if self._transitions is None:
+            demonstrations, workers = experiment.data.demonstrations, experiment.resources.data_workers
+            env = make_env(experiment.environment.id, experiment.environment.kwargs)
+            try:
+                sources = as_datasets(demonstrations, experiment, "demonstrations", workers)
+                self._transitions = demonstrations_fingerprint(load_demonstrations(sources, env))
+            finally:
+                env.close()
+        return {"demonstrations": self._transitions}
 
     def _load(self, kind: DataKind) -> list[Trajectories]:
         if kind not in self._data:

@@ -1,5 +1,7 @@
 """An environment whose rewards tell the time: step t pays t + 1 and leads to state t + 1."""
 
+import threading
+
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box
@@ -34,11 +36,16 @@ class CountingEnv(gym.Env):
 
 
 class RandomLengthEnv(CountingEnv):
-    """Episodes of 1 to 40 steps, drawn at reset; every second one terminates. `fail_at`: the step that raises."""
+    """Episodes of 1 to 40 steps, drawn at reset; every second one terminates.
 
-    def __init__(self, fail_at: int | None = None) -> None:
+    Args:
+        fail_at: the step, of all that this object has made, that raises.
+        hang_at: the one that never returns.
+    """
+
+    def __init__(self, fail_at: int | None = None, hang_at: int | None = None) -> None:
         super().__init__()
-        self.fail_at, self.total = fail_at, 0
+        self.fail_at, self.hang_at, self.total = fail_at, hang_at, 0
 
     def reset(self, *, seed=None, options=None):  # type: ignore[no-untyped-def]
         gym.Env.reset(self, seed=seed)
@@ -53,4 +60,6 @@ class RandomLengthEnv(CountingEnv):
         self.total += 1
         if self.total == self.fail_at:
             raise RuntimeError("the counter broke")
+        if self.total == self.hang_at:
+            threading.Event().wait()
         return super().step(action)

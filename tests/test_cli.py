@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import ray.rllib  # noqa: F401  (its log handler keeps the stderr of its import, which must not be that of one test)
 from pretrained import publish_pretrained, tiny_experiment
 from typer.testing import CliRunner
 
@@ -13,7 +14,10 @@ from skild_ray.cli import app, main
 from skild_ray.config import Experiment, to_yaml
 from skild_ray.data.generate import dataset_id, generate
 
-COMMANDS = ("data generate", "data download", "data import", "data info", "train", "pipeline", "evaluate", "report")
+COMMANDS = (
+    *("data generate", "data download", "data import", "data info"),
+    *("train", "pipeline", "tune", "evaluate", "report", "compare"),
+)
 
 
 class Outcome(NamedTuple):
@@ -134,6 +138,13 @@ def test_stage_that_the_experiment_does_not_have(
     path = _write(experiment, tmp_path)
     outcome = run("train", wrong, path, "--set", f"algorithm.env_reward_weight={weight}")
     _is_one_line(outcome, 2, "algorithm.env_reward_weight", weight)
+
+
+def test_sac_needs_its_section(run: Run, experiment: Experiment, tmp_path: Path) -> None:
+    path = _write(experiment, tmp_path)
+    _is_one_line(run("train", "sac", path), 2, "no section 'sac'", "demo-rl")
+    _is_one_line(run("train", "demo-rl", path, "--set", "sac.hidden=8"), 2, "a section 'sac'", "train sac")
+    _is_one_line(run("train", "sac", path, "--set", "sac.alpha=8"), 2, "unknown key 'sac.alpha'")
 
 
 def _generate(experiment: Experiment) -> None:

@@ -45,13 +45,7 @@ def load_dataset(
         DataError: if the data set is missing or cannot be read, has a value that is not finite, does not fit the
             environment, or has no episode to select; the message names the data set.
     """
-    if select is None:
-        episodes = list(_read(name, max_episodes))
-    else:
-        episodes = _read_with_orders(name, environment)
-        with _naming(name):
-            selected = indices_of([episode.subtasks for episode in episodes], select)
-        episodes = [episodes[index] for index in selected[:max_episodes]]
+    episodes = _read_selected(name, environment, max_episodes, select)
     with _naming(name):
         data = Trajectories.from_episodes(
             [episode.observations for episode in episodes], [episode.actions for episode in episodes]
@@ -73,6 +67,29 @@ def read_orders(name: str, environment: gym.Env | None = None) -> list[Order]:
         DataError: see `load_dataset`.
     """
     return [episode.subtasks for episode in _read_with_orders(name, environment)]
+
+
+def load_rewarded_episodes(
+    name: str, environment: gym.Env, max_episodes: int | None = None, select: Sequence[str] | None = None
+) -> list[Episode]:
+    """Load episodes with their rewards, in the environment's layout; arguments as for `load_dataset`.
+
+    Raises:
+        DataError: as `load_dataset`, or if rewards are missing, not finite, or all 0.
+    """
+    load_dataset(name, environment, max_episodes, select)
+    episodes = _read_selected(name, environment, max_episodes, select, rewards=True)
+    with _naming(name):
+        episodes = [
+            replace(episode, observations=_convert(np.asarray(episode.observations, np.float32), environment))
+            for episode in episodes
+        ]
+        rewards = [np.asarray(episode.rewards, np.float32) for episode in episodes if episode.rewards is not None]
+        if len(rewards) < len(episodes) or not any(part.any() for part in rewards):
+            raise DataError("it has no rewards, and reinforcement learning from its transitions needs them")
+        if not all(np.isfinite(part).all() for part in rewards):
+            raise DataError("a reward is not finite")
+        return episodes
 
 
 def import_dataset(name: str, minari_id: str, environment: gym.Env) -> int:
@@ -124,6 +141,22 @@ def _read(name: str, max_episodes: int | None, rewards: bool = False) -> Iterato
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
     return read_d4rl(path, max_episodes)
+
+
+def _read_selected(
+    name: str,
+    environment: gym.Env | None,
+    max_episodes: int | None,
+    select: Sequence[str] | None,
+    rewards: bool = False,
+) -> list[Episode]:
+    """The episodes that `load_dataset` wants; with rewards and terminations only if asked for."""
+    if select is None:
+        return list(_read(name, max_episodes, rewards))
+    episodes = _read_with_orders(name, environment, rewards)
+    with _naming(name):
+        selected = indices_of([episode.subtasks for episode in episodes], select)
+    return [episodes[index] for index in selected[:max_episodes]]
 
 
 def _read_with_orders(name: str, environment: gym.Env | None, rewards: bool = False) -> list[Episode]:

@@ -45,6 +45,20 @@ def load_sources(
         env.close()
 
 
+def as_datasets(
+    sources: Sequence[Source], experiment: Experiment, kind: Kind, workers: int | None = None
+) -> list[Source]:
+    """The same sources, with the data set of every scripted one by name; arguments as for `load_sources`."""
+    return [
+        source
+        if source.generate is None
+        else source.model_copy(
+            update={"dataset": _generated(source, experiment, f"data.{kind}[{index}]", workers), "generate": None}
+        )
+        for index, source in enumerate(sources)
+    ]
+
+
 def generate_named(
     world: Experiment,
     task: str | Sequence[str] | None,

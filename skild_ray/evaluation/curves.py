@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from skild_ray.algorithms.off_policy import EPISODE_WINDOW
 from skild_ray.evaluation.figures import colour, new_axes, to_svg
 from skild_ray.evaluation.page import SERIES, Markup, element, figure, join, legend, panels
 
@@ -20,8 +21,6 @@ Metrics = dict[str, NDArray[np.float64]]
 Band = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 MAX_POINTS = 200
-EPISODE_WINDOW = 50
-"""Episodes that a value of stage 4 is a mean of, once there are so many."""
 PANEL_SIZE = (2.8, 1.75)
 WIDTHS = (1.5, 1.2, 1.0, 0.8)
 """Of lines in their order: where two coincide, both can be seen."""
@@ -77,6 +76,8 @@ DOWNSTREAM_PANELS: dict[str, tuple[Panel, ...]] = {
             [("prior_divergence", "KL(π ‖ prior), D ≤ ½"), ("posterior_divergence", "KL(π ‖ posterior), D > ½")],
         ),
         Panel("Divergence weights", "reward a nat", [("alpha", "alpha (prior)"), ("alpha_q", "alpha_q (posterior)")]),
+        Panel("Temperature", "reward a nat", [("temperature", "")]),
+        Panel("Entropy of the policy", "nats", [("entropy", "")]),
         Panel("Demonstration support", "mean D(s) of a batch", [("p_demo", "")], limits=(-0.02, 1.02)),
         Panel("Spread of the policy", "mean log sigma", [("policy_log_sigma", "")]),
         Panel("Discriminator loss, online", "nats", [("discriminator_loss", "")], hide_zero=True),

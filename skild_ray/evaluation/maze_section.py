@@ -15,7 +15,7 @@ from skild_ray.config import Experiment
 from skild_ray.errors import ArtifactError, ConfigError
 from skild_ray.evaluation.maze_map import BINS_PER_CELL, RAMP, SMALL, MazeMap, Points
 from skild_ray.evaluation.page import Markup, caption, element, figure, note, panels, ramp
-from skild_ray.evaluation.policy import STAGES, Agent, load_agent
+from skild_ray.evaluation.policy import SKILL_STAGES, Agent, load_agent
 from skild_ray.models.discriminator import Discriminator
 from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE
 
@@ -41,7 +41,7 @@ def maze_section(run_dir: Path, stages: Sequence[Artifact], experiment: Experime
         return []
     demonstrations = _demonstrations(found["demo_discriminator"])
     content: list[Markup] = []
-    agents = [found[stage] for stage in STAGES if stage in found]
+    agents = [found[stage] for stage in SKILL_STAGES if stage in found]
     for artifact in agents:
         if len(agents) > 1:
             content.append(element("h3", artifact.stage.replace("_", " ")))

@@ -7,7 +7,7 @@ from itertools import cycle
 SERIES = tuple(f"--series-{number}" for number in range(1, 8))
 """Style-sheet names of the colours of lines, in order."""
 
-STYLE = """
+COLOURS = """
 :root {
   color-scheme: light dark;
   --paper: #ffffff; --card: #f6f7f9; --ink: #1c2128; --muted: #667080; --line: #dfe3e8; --accent: #2563c9;
@@ -23,6 +23,11 @@ STYLE = """
     --series-5: #f2809d; --series-6: #b9c65a; --series-7: #9db4c4;
   }
 }
+"""
+
+STYLE = (
+    COLOURS
+    + """\
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.55 var(--font); --font: system-ui,
   -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
@@ -81,6 +86,7 @@ svg text { font-family: var(--font) !important; }
 svg image { image-rendering: pixelated; }
 @media print { main { max-width: none; } figure, tr { break-inside: avoid; } }
 """
+)
 
 
 class Markup(str):
@@ -182,6 +188,13 @@ def panels(figures: Iterable[Markup], wide: bool = False) -> Markup:
 def section(anchor: str, title: str, *content: Markup) -> Markup:
     """A part of the page that the navigation can jump to."""
     return element("section", element("h2", title), *content, id=anchor)
+
+
+def standalone(svg: Markup) -> str:
+    """A drawing as a file of its own, with the colours of the page."""
+    root = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    font = "svg text { font-family: system-ui, sans-serif !important; }"
+    return svg.replace("<svg", root, 1).replace(">", f"><style>{COLOURS}{font}</style>", 1) + "\n"
 
 
 def document(title: str, *content: Markup) -> str:

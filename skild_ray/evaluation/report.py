@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from skild_ray import storage
+from skild_ray.algorithms.off_policy import EPISODE_WINDOW
 from skild_ray.artifacts import Artifact, open_artifact, require_input, writable
 from skild_ray.config import Experiment, load_experiment
 from skild_ray.errors import ArtifactError
@@ -27,6 +29,7 @@ TITLES = {
     "demo_discriminator": "Demo discriminator",
     "demo_rl": "Demonstration-guided RL",
     "imitation": "Imitation",
+    "sac": "SAC with demonstrations",
 }
 
 
@@ -60,6 +63,7 @@ def write_report(run_dir: Path) -> Path:
     with writable(path):
         draft.write_text(page, encoding="utf-8")
         os.replace(draft, path)
+    storage.push(path)
     return path
 
 
@@ -85,6 +89,7 @@ def _header(
     kinds = {
         "demo_rl": "Demonstration-guided reinforcement learning with the environment's reward",
         "imitation": "Imitation: the demonstrations are the only reward",
+        "sac": "Soft actor-critic without skills, demonstrations in its replay",
     }
     kind = " · ".join(kinds[stage] for stage in results) or "Offline stages only: no policy has been trained yet"
     blocks: list[Markup] = [
@@ -117,7 +122,7 @@ def _headline(artifact: Artifact, metrics: Metrics, results: Results) -> Markup:
         )
     elif "success" in metrics:
         known = metrics["success"][np.isfinite(metrics["success"])]
-        cards.append(card("Success in training", _percent(known[-1]), "last 50 episodes, sampled"))
+        cards.append(card("Success in training", _percent(known[-1]), f"last {EPISODE_WINDOW} episodes, sampled"))
     facts = artifact.facts
     if "env_steps" in facts:
         detail = f"{facts['episodes']:,} episodes" if "episodes" in facts else ""
@@ -131,8 +136,9 @@ def _headline(artifact: Artifact, metrics: Metrics, results: Results) -> Markup:
 def _what_was_run(stages: Sequence[Artifact]) -> list[Markup]:
     head = ("stage", "fingerprint", "seed", "trained for", "wall time", "made from", "code")
     content = [table(head, [_provenance(artifact) for artifact in stages], numeric=False)]
-    missing = [TITLES[stage] for stage in OFFLINE_STAGES if stage not in {artifact.stage for artifact in stages}]
-    if missing:
+    finished = {artifact.stage for artifact in stages}
+    missing = [TITLES[stage] for stage in OFFLINE_STAGES if stage not in finished]
+    if missing and finished != {"sac"}:
         content.append(note(f"Not finished, and left out: {', '.join(missing)}."))
     if not any(artifact.stage in DOWNSTREAM_STAGES for artifact in stages):
         content.append(
@@ -220,8 +226,8 @@ def _evaluation(results: Mapping[str, Results]) -> list[Markup]:
         content.append(
             note(
                 f"{result['episodes']} complete episodes each, seed {result['seed']}. Deterministic takes the mean of "
-                "π(z|s), sampled draws from it; the initial policy is the one that training started from. Brackets are "
-                "95 % confidence intervals."
+                "the policy, sampled draws from it; the initial policy is the one that training started from, the "
+                "posterior the same before its sigma was changed. Brackets are 95 % confidence intervals."
             )
         )
         parts = list(policies(result))

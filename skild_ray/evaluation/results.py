@@ -10,26 +10,40 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from skild_ray import storage
 from skild_ray.artifacts import writable
-from skild_ray.config import Environment
+from skild_ray.config import Environment, Experiment, load_experiment
 from skild_ray.envs.registry import make_env
 from skild_ray.evaluation.film import RENDER_MODE, film
-from skild_ray.evaluation.policy import Agent, load_agent
+from skild_ray.evaluation.policy import Agent, Which, load_agent
 from skild_ray.evaluation.recording import Recording
 from skild_ray.evaluation.rollouts import Episode, play, summarise
 
 RESULTS_FILE, VIDEO_FOLDER = "evaluation.json", "videos"
 LOG_WIDTH = 130
+WITHOUT_RL: tuple[Which, ...] = ("initial", "posterior")
 Results = dict[str, Any]
 
 
+def without_rl(experiment: Experiment) -> tuple[Which, ...]:
+    """The policies without reinforcement learning that are evaluated beside the trained one.
+
+    'initial' is where training started; 'posterior', skill behavioural cloning, is apart from it only where training
+    started from the posterior with another sigma. SAC starts from nothing.
+    """
+    if experiment.sac:
+        return ()
+    settings = experiment.algorithm
+    rescaled = settings.policy_init == "posterior" and settings.policy_init_scale != 1
+    return WITHOUT_RL if rescaled else ("initial",)
+
+
 def evaluate_target(target: Path, episodes: int, seed: int, videos: int = 0, folder: Path = Path()) -> Results:
-    """Results of the agent at `target` (see `load_agent`), with those of its initial policy under 'initial'.
+    """Results of the agent at `target` (see `load_agent`), with those of `without_rl` under their names.
 
     Each is the summary of the deterministic policy, with that of the sampled one under 'sampled'. With `videos`, so
     many episodes of the trained deterministic policy are filmed into `folder/videos` and described under 'videos'.
     """
-    agent, initial = load_agent(target), load_agent(target, "initial")
 
     def evaluate(agent: Agent, name: str) -> tuple[list[Episode], Results]:
         played = play(agent, episodes, seed, True, f"{name}, deterministic")
@@ -37,8 +51,11 @@ def evaluate_target(target: Path, episodes: int, seed: int, videos: int = 0, fol
         summary, of_sampled = (summarise(part, agent.env_steps, seed) for part in (played, sampled))
         return played, summary | {"sampled": of_sampled}
 
+    agent = load_agent(target)
+    others = {which: load_agent(target, which) for which in without_rl(agent.experiment)}
     played, results = evaluate(agent, "trained policy")
-    results["initial"] = evaluate(initial, "initial policy")[1]
+    for which, other in others.items():
+        results[which] = evaluate(other, f"{which} policy")[1]
     if videos:
         results["videos_wanted"] = videos
         results["videos"] = _record(played, agent.experiment.environment, videos, folder / VIDEO_FOLDER)
@@ -46,20 +63,31 @@ def evaluate_target(target: Path, episodes: int, seed: int, videos: int = 0, fol
     return results
 
 
-def evaluate_run(artifact: Path, episodes: int, seed: int, videos: int) -> Results:
+def evaluate_run(artifact: Path, episodes: int, seed: int, videos: int = 0) -> Results:
     """`evaluate_target`, kept in the artifact's folder: an equal evaluation is read back, and videos that it lacks,
     because nothing could render them then, are made."""
     path = artifact / RESULTS_FILE
     if path.exists():
         stored: Results = json.loads(path.read_text())
-        if (stored["episodes"], stored["seed"], stored.get("videos_wanted", 0)) == (episodes, seed, videos):
+        missing = set(without_rl(load_experiment(artifact / "config.yaml"))) - set(stored)
+        wanted = (stored["episodes"], stored["seed"], stored.get("videos_wanted", 0)) == (episodes, seed, videos)
+        if wanted and not missing:
             film(recordings(stored, artifact))
+            _store(artifact)
             return stored
     shutil.rmtree(artifact / VIDEO_FOLDER, ignore_errors=True)
     results = evaluate_target(artifact, episodes, seed, videos, artifact)
     with writable(path):
         path.write_text(json.dumps(results, indent=2))
+    _store(artifact)
     return results
+
+
+def _store(artifact: Path) -> None:
+    """Copy the results to where the run belongs, where that is a URI."""
+    for path in (artifact / RESULTS_FILE, artifact / VIDEO_FOLDER):
+        if path.exists():
+            storage.push(path)
 
 
 def recordings(results: Results, folder: Path) -> list[Path]:
@@ -113,14 +141,10 @@ def most_telling(episodes: Sequence[Episode], count: int) -> list[int]:
 
 def policies(results: Results) -> Iterator[tuple[str, Results]]:
     """The evaluated policies that there are, by name."""
-    initial = results.get("initial", {})
-    named = (
-        ("trained, deterministic", results),
-        ("trained, sampled", results.get("sampled")),
-        ("initial, deterministic", initial),
-        ("initial, sampled", initial.get("sampled")),
-    )
-    return ((label, part) for label, part in named if part)
+    for name, both in (("trained", results), *((name, results.get(name, {})) for name in WITHOUT_RL)):
+        for how, part in (("deterministic", both), ("sampled", both.get("sampled"))):
+            if part:
+                yield f"{name}, {how}", part
 
 
 def show(results: Results) -> None:

@@ -12,6 +12,7 @@ from scipy import stats
 
 from skild_ray.algorithms.pretrained import Pretrained, load_decoder
 from skild_ray.config import Experiment
+from skild_ray.envs.action_env import ActionVectorEnv
 from skild_ray.envs.registry import make_env
 from skild_ray.envs.skill_env import SkillVectorEnv
 from skild_ray.evaluation.policy import Agent, Policy
@@ -146,12 +147,16 @@ def _subtask_names(episodes: Sequence[Episode]) -> tuple[str, ...]:
 
 
 def evaluation_env(run_dir: Any, experiment: Experiment, episodes: int) -> SkillVectorEnv:
-    """The skill-level environment to evaluate in: the decoder of `run_dir`, no automatic reset, episodes recorded."""
+    """The environment to evaluate in, without automatic reset, episodes recorded: skill-level with the decoder of
+    `run_dir`, SAC's own."""
+    makers = [lambda: Recorder(make_env(experiment.environment.id, experiment.environment.kwargs))]
+    makers *= min(experiment.evaluation.num_envs, episodes)
+    if experiment.sac:
+        return ActionVectorEnv(makers, autoreset=False)
     pretrained = Pretrained.open(run_dir)
     skill = pretrained.experiment.skill
     return SkillVectorEnv(
-        [lambda: Recorder(make_env(experiment.environment.id, experiment.environment.kwargs))]
-        * min(experiment.evaluation.num_envs, episodes),
+        makers,
         load_decoder(pretrained.skill_prior),
         skill.latent_dim,
         skill.horizon,

@@ -3,7 +3,6 @@
 import contextlib
 import math
 import os
-import shutil
 import tempfile
 import threading
 import time
@@ -21,6 +20,7 @@ from ray.util.queue import Empty, Queue
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from skild_ray import storage
 from skild_ray.artifacts import Artifact, publish, work_folder, writable
 from skild_ray.config import Experiment
 from skild_ray.data.trajectories import Trajectories
@@ -30,6 +30,7 @@ from skild_ray.offline.problem import Batch, DataKind, Inputs, Problem, worker_s
 from skild_ray.offline.skill_posterior import SkillPosteriorProblem
 from skild_ray.offline.skill_prior import SkillPriorProblem
 from skild_ray.progress import TaskProgress
+from skild_ray.tracking import Series, Tracking
 
 PROBLEMS: Mapping[str, type] = {
     "skill_prior": SkillPriorProblem,
@@ -54,6 +55,7 @@ def train_stage(
     demonstrations: Sequence[Trajectories],
     inputs: Sequence[Artifact],
     fingerprint: str,
+    tracking: Tracking | None = None,
 ) -> Artifact:
     """Train one offline stage as a Ray Train job and publish its artifact.
 
@@ -102,12 +104,15 @@ def train_stage(
         ),
         run_config=RunConfig(
             name=work.name,
-            storage_path=str(work.parent.resolve()),
+            storage_path=storage.uri(work.parent) or str(work.parent.resolve()),
             failure_config=FailureConfig(max_failures=MAX_WORKER_FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    with _show(stage, settings.iterations, events):
+    with (
+        (tracking or Tracking()).stage(stage, fingerprint, work) as series,
+        _show(stage, settings.iterations, events, series) as restarts,
+    ):
         try:
             result = trainer.fit()
         except Exception as error:
@@ -131,10 +136,11 @@ def train_stage(
             "iterations": state["iteration"],
             "seconds": round(state["seconds"], 1),
             "best_validation_loss": state["best_loss"],
+            "worker_restarts": len(restarts),
         },
         extra=extra,
     )
-    shutil.rmtree(work, ignore_errors=True)
+    storage.remove(work)
     return artifact
 
 
@@ -167,6 +173,8 @@ def _worker_loop(config: dict[str, Any]) -> None:
         with checkpoint.as_directory() as folder:
             run.restore(torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True), rank)
 
+    if rank == 0:
+        events.put(list(run.rows))
     settings = problem.settings
     saved = time.monotonic()
     while not _agreed(run.finished, run.device):
@@ -324,21 +332,45 @@ def _copy(module: nn.Module) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def _show(stage: str, iterations: int, events: Queue) -> Iterator[None]:
-    """Show rows as they come from the workers, in a thread: `fit` blocks the main one."""
-    finished = threading.Event()
+def _show(stage: str, iterations: int, events: Queue, series: Series) -> Iterator[list[int]]:
+    """Show and log what comes from the workers, in a thread: `fit` blocks the main one.
+
+    It is the list of rows up to the checkpoint whenever workers have started, then row by row. Yields the iterations at
+    which they began again after one of them was lost or failed, as they happen.
+    """
+    finished, name = threading.Event(), stage.replace("_", " ")
+    starts: list[int] = []
+    restarts: list[int] = []
 
     def follow() -> None:
-        with TaskProgress(stage.replace("_", " "), iterations, "iterations") as progress:
-            while not finished.is_set():
-                with contextlib.suppress(Empty):
-                    row = events.get(timeout=0.5)
-                    progress.update(row["iteration"], f"loss {row['train_total']:.4f}, held out {row['val_total']:.4f}")
+        with TaskProgress(name, iterations, "iterations") as progress:
+            while True:
+                ended = finished.is_set()
+                try:
+                    event: list[Row] | Row = events.get(block=not ended, timeout=0.5)
+                except Empty:
+                    if ended:
+                        return
+                    continue
+                if not isinstance(event, list):
+                    series.add(event)
+                    note = f"loss {event['train_total']:.4f}, held out {event['val_total']:.4f}"
+                    progress.update(event["iteration"], note)
+                    continue
+                series.restart(event)
+                starts.append(int(event[-1]["iteration"]) if event else 0)
+                if len(starts) > 1:
+                    restarts.append(starts[-1])
+                    print(
+                        f"{name}: a Train worker was lost or failed; all go on from iteration {starts[-1]} "
+                        f"({len(restarts)} of at most {MAX_WORKER_FAILURES} times)",
+                        flush=True,
+                    )
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
     try:
-        yield
+        yield restarts
     finally:
         finished.set()
         thread.join()

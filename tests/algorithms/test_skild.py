@@ -19,6 +19,7 @@ from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
 from skild_ray.algorithms.skild.skild import make_skill_env
 from skild_ray.algorithms.train import module_weights
 from skild_ray.config import Experiment
+from skild_ray.errors import SkildError
 
 Build = Callable[..., SkiLD]
 VARIED = {"id": "counting_env:RandomLengthEnv"}
@@ -34,6 +35,7 @@ def build(pretrained_run: Experiment, tmp_path: Path, monkeypatch: pytest.Monkey
 
     def build(num_env_runners: int = 0, num_learners: int = 0, **changes: Any) -> SkiLD:
         rollout = {"num_env_runners": num_env_runners, "num_envs_per_env_runner": 4, "skill_steps_per_fragment": 16}
+        rollout |= changes.pop("rollout", {})
         sections = {name: changes.pop(name) for name in ("environment", "seed") if name in changes}
         experiment = tiny_experiment(
             pretrained_run.runs,
@@ -270,6 +272,35 @@ def test_live_algorithm_goes_back(build: Build, tmp_path: Path, how: str, num_en
     assert algo.counts["env_steps"] > expected["counts"]["env_steps"]
 
 
+def _learning(algo: SkiLD, iterations: int) -> list[dict[str, Any]]:
+    """What the next iterations log: numbers, which RLlib's rates are not."""
+    found = []
+    for _ in range(iterations):
+        result = algo.train()
+        logged = {name: result[name] for name in (*algo.counts, *algo.faults, "replay_size")}
+        logged |= {name: result[name] for name in ("success", "episode_return") if name in result}
+        learner = result["learners"][DEFAULT_MODULE_ID]
+        found.append(logged | {name: value for name, value in learner.items() if isinstance(value, int | float)})
+    return found
+
+
+@pytest.mark.parametrize("num_env_runners", [0, 1])
+def test_a_resumed_synchronous_run_equals_an_uninterrupted_one(
+    build: Build, tmp_path: Path, num_env_runners: int
+) -> None:
+    changes = LEARNS_EVERYTHING | {"environment": VARIED, "synchronous": True}
+    algo = build(num_env_runners, **changes)
+    _finish(algo, until=1_200)
+    path = algo.save_to_path(str(tmp_path / "checkpoint"))
+    expected = _learning(algo, 12)
+    algo.stop()
+    restored = build(num_env_runners, **changes)
+    restored.restore_from_path(path)
+    _assert_equal(_learning(restored, 12), expected)
+    assert expected[-1]["episodes"] > expected[0]["episodes"] > 16
+    assert expected[-1]["critic_loss"] != expected[-2]["critic_loss"]
+
+
 # --- faults ---
 
 
@@ -277,7 +308,32 @@ def _env_runner_processes(algo: SkiLD) -> list[int]:
     return algo.env_runner_group.foreach_env_runner(lambda _: os.getpid(), local_env_runner=False)
 
 
-def test_killed_env_runners_are_replaced(build: Build) -> None:
+def test_a_checkpoint_goes_on_with_other_settings(build: Build, tmp_path: Path) -> None:
+    first = build(alpha=2.0, policy_lr=1e-3, discriminator_updates=1.0)
+    _finish(first, until=600)
+    first.save_to_path(str(tmp_path / "checkpoint"))
+    other = build(alpha=0.5, policy_lr=1e-5, discriminator_updates=1.0, discriminator_weight_decay=0.5)
+    other.restore_from_path(str(tmp_path / "checkpoint"))
+    before, after = module_weights(first), module_weights(other)
+    assert float(before.pop("log_alpha").exp()) == pytest.approx(2.0)
+    assert float(after.pop("log_alpha").exp()) == pytest.approx(0.5)
+    assert _equal(before, after)
+    learner = other.learner_group._learner
+
+    def group(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = learner.get_optimizer(DEFAULT_MODULE_ID, name).param_groups[0]
+        return found
+
+    for _ in range(2):
+        assert group("policy")["lr"] == 1e-5
+        assert group("discriminator")["weight_decay"] == 0.5
+        result = other.train()
+        assert result["learners"][DEFAULT_MODULE_ID]["alpha"] == pytest.approx(0.5)
+    state = learner.get_optimizer(DEFAULT_MODULE_ID, "critic").state_dict()["state"]
+    assert float(state[0]["step"]) > float(module_weights(first)["num_updates"])
+
+
+def test_killed_env_runners_are_replaced(build: Build, capsys: pytest.CaptureFixture[str]) -> None:
     algo = build(2, total_env_steps=10**6)
     _finish(algo, until=500)
     first, second = _env_runner_processes(algo)
@@ -290,31 +346,55 @@ def test_killed_env_runners_are_replaced(build: Build) -> None:
     assert replacements
     assert not {first, second} & set(replacements)
     assert algo.counts["updates"] == _num_updates(algo)
+    assert algo.faults["lost_runners"] == 2
+    assert algo.faults["lost_fragments"] <= 2
+    said = [line for line in capsys.readouterr().out.splitlines() if "lost" in line]
+    assert len(said) == 2, "one line each"
+    assert "1 of 2 go on" in said[0]
 
 
-def test_environment_that_raises(build: Build) -> None:
+def test_environment_that_hangs(build: Build, capsys: pytest.CaptureFixture[str]) -> None:
+    hangs = VARIED | {"kwargs": {"hang_at": 200}}
+    algo = build(1, environment=hangs, rollout={"answer_timeout_s": 0.5}, total_env_steps=10**6)
+    _finish(algo, until=1_000)
+    assert algo.faults["silent_runners"] == algo.faults["lost_runners"] == algo.faults["lost_fragments"] >= 1
+    assert "did not answer for" in capsys.readouterr().out
+
+
+def _seeds(algo: SkiLD, first: int = 0, last: int | None = None) -> list[float]:
+    """The environments' seeds, which they observe at the beginning of an episode, in rows of the replay."""
+    observations = algo.replay.recent()["obs"][first:last]
+    return [seed for seed in observations[observations[:, 0] == 0, 1] if seed]
+
+
+def test_environment_that_raises(build: Build, capsys: pytest.CaptureFixture[str]) -> None:
     algo = build(environment=VARIED | {"kwargs": {"fail_at": 120}}, total_env_steps=2_000)
-    _finish(algo)
+    result = _finish(algo)
     assert algo.counts["env_steps"] > 1_500
     drawn = algo.replay.sample(1_000)
     assert (drawn["next_obs"][:, 0] > drawn["obs"][:, 0]).all(), "no transition leads from one episode into another"
+    assert result["environment_rebuilds"] == algo.faults["environment_rebuilds"] >= 3
+    assert len(set(_seeds(algo))) == len(_seeds(algo)) > 8, "no episode is played twice"
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "RuntimeError: the counter broke" in line]
+    assert "environment_rebuilds" in said
+
+
+@pytest.mark.parametrize("fail_at", [12, 50])
+def test_environment_that_raises_all_the_time(build: Build, fail_at: int) -> None:
+    algo = build(environment=VARIED | {"kwargs": {"fail_at": fail_at}}, total_env_steps=10**6)
+    with pytest.raises(SkildError, match=r"fails too often: .* last with RuntimeError: the counter broke"):
+        _finish(algo)
 
 
 def test_what_was_restored_begins_episodes_nobody_has_seen(build: Build, tmp_path: Path) -> None:
     algo = build(environment=VARIED, synchronous=True, total_env_steps=2_000)
     _finish(algo, until=800)
-
-    def seeds(first: int, last: int) -> set[float]:
-        """The environments' seeds, which they observe at the beginning of an episode, in rows of the replay."""
-        observations = algo.replay.recent()["obs"][first:last]
-        return set(observations[observations[:, 0] == 0, 1]) - {0.0}
-
     before = algo.replay.added
-    assert seeds(0, before)
+    assert _seeds(algo)
     algo.restore_from_path(algo.save_to_path(tmp_path / "checkpoint"))
     _finish(algo)
-    assert seeds(before, algo.replay.added)
-    assert not seeds(before, algo.replay.added) & seeds(0, before)
+    assert _seeds(algo, before)
+    assert not set(_seeds(algo, before)) & set(_seeds(algo, 0, before))
 
 
 # --- quirks ---

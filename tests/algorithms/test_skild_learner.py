@@ -163,6 +163,17 @@ def test_support_is_that_of_the_first_state(make_learner: Make) -> None:
     assert _losses(learner, out, n_step_weights=torch.ones(2, 3))["policy"] == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize(("guidance", "expected"), [("prior", 0.5 * 4), ("posterior", 3 * 2)])
+def test_guidance_by_one_reference_alone(make_learner: Make, guidance: str, expected: float) -> None:
+    learner = make_learner(guidance=guidance, alpha=0.5, alpha_q=3.0, kl_in_target=True, env_reward_weight=1.0)
+    kl = {"kl_prior": _column(4.0, 4.0), "kl_posterior": _column(2.0, 2.0)}
+    kl |= {f"{name}_next": value for name, value in kl.items()}
+    for logit in (INSIDE, OUTSIDE, 0.0):
+        out = kl | {"logits": torch.full((2, 1), logit), "next_logits": _column(-logit, -logit)}
+        assert _losses(learner, out)["policy"] == pytest.approx(expected)
+        assert _target(learner, out, bootstrap=_column(0.9, 0.0)) == pytest.approx([-0.9 * expected, 0.0], abs=1e-4)
+
+
 # --- divergence weights ---
 
 
@@ -186,6 +197,14 @@ def test_alphas_follow_their_divergences(make_learner: Make) -> None:
     assert _alpha_gradients(learner, 15.0, 0.0, OUTSIDE) == pytest.approx([2 * -5, 0]), "too far from it: rises"
     assert _alpha_gradients(learner, 7.0, 3.0, INSIDE) == pytest.approx([0, 4 * -2])
     assert _alpha_gradients(learner, 7.0, 3.0, 0.0) == pytest.approx([2 * 3 / 2, 4 * -2 / 2])
+
+
+def test_alphas_of_guidance_by_one_reference_alone(make_learner: Make) -> None:
+    targets = {"target_divergence": 10.0, "target_divergence_q": 1.0}
+    spirl = make_learner(guidance="prior", learn_alphas=True, alpha=2.0, alpha_q=4.0, **targets)
+    assert _alpha_gradients(spirl, 7.0, 3.0, INSIDE) == pytest.approx([2 * 3, 0])
+    posterior = make_learner(guidance="posterior", learn_alphas=True, alpha=2.0, alpha_q=4.0, **targets)
+    assert _alpha_gradients(posterior, 7.0, 3.0, OUTSIDE) == pytest.approx([0, 4 * -2])
 
 
 def test_learned_alphas_move_in_an_update(make_learner: Make, batch: Batch) -> None:
@@ -239,6 +258,19 @@ def test_released_imitation_uses_it_too(make_learner: Make) -> None:
     learner = make_learner(env_reward_weight=0.0, reference_quirks=["imitation_env_reward"])
     target = _target(learner, {"logits": torch.full((2, 1), 2.0)}, returns=_column(1.0, 0.0))
     assert target == pytest.approx([1.1, 0.2], abs=1e-5)
+
+
+def test_spirl_learns_nothing_from_demonstrations(make_learner: Make, batch: Batch) -> None:
+    learner = make_learner(guidance="prior", env_reward_weight=1.0, policy_init="prior")
+    changed = {name: column + 1 for name, column in batch.items() if name.startswith(("posterior", "demonstration"))}
+    for parameter in _module(learner).discriminator.parameters():
+        parameter.data += 1
+    loss, gradients = _gradients(learner, batch)
+    for parameter in _module(learner).discriminator.parameters():
+        parameter.data -= 1
+    other_loss, other_gradients = _gradients(learner, batch | changed)
+    assert other_loss == loss
+    assert all(torch.equal(*pair) for pair in zip(gradients, other_gradients, strict=True))
 
 
 # --- updates ---

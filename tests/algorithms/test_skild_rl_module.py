@@ -13,6 +13,7 @@ from torch.distributions import Normal, kl_divergence
 from skild_ray.algorithms.pretrained import Pretrained, load_head
 from skild_ray.algorithms.skild import SkiLDTorchRLModule
 from skild_ray.config import Experiment
+from skild_ray.evaluation.policy import Which, build_module
 from skild_ray.models.gaussian import Gaussian
 
 Make = Callable[..., SkiLDTorchRLModule]
@@ -207,3 +208,14 @@ def test_batch_norm_statistics_do_not_move(make_module: Make, batch: Batch, tmp_
         assert all(torch.equal(value, old[name]) for name, value in norm.named_buffers())
     assert _parts_with_gradient(module, out["kl_prior"].sum()) == {"policy"}
     assert all(norm.weight.grad is not None for norm in norms), "their affine part is trained"
+
+
+def test_behavioural_cloning_is_the_posterior_with_its_own_sigma(pretrained_run: Experiment, batch: Batch) -> None:
+    settings = pretrained_run.algorithm.model_copy(update={"policy_init": "posterior", "policy_init_scale": 0.5})
+    experiment = pretrained_run.model_copy(update={"algorithm": settings})
+    expected = load_head(Pretrained.open(experiment.run_dir).skill_posterior)(batch["obs"])
+    scales: dict[Which, float] = {"initial": 0.5, "posterior": 1.0}
+    for which, scale in scales.items():
+        policy = build_module(experiment.run_dir, experiment, which).policy(batch["obs"])
+        torch.testing.assert_close(policy.mean, expected.mean)
+        torch.testing.assert_close(policy.log_std.exp(), scale * expected.log_std.exp())

@@ -2,6 +2,8 @@
 
 import csv
 import os
+import resource
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -12,8 +14,9 @@ import numpy as np
 import pytest
 from pretrained import publish_pretrained, tiny_experiment
 
+from skild_ray import storage
 from skild_ray.algorithms.skild import SkiLDTorchRLModule
-from skild_ray.algorithms.train import completion_rates, train_downstream
+from skild_ray.algorithms.train import completion_rates, say_what_is_missing, train_downstream
 from skild_ray.artifacts import Artifact, open_artifact
 from skild_ray.config import Experiment
 from skild_ray.errors import ArtifactError, SkildError
@@ -40,6 +43,27 @@ def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., E
 def _rows(artifact: Artifact) -> list[dict[str, str]]:
     with (artifact.path / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+def _interrupt(experiment: Experiment, fingerprint: str, checkpoints: int) -> list[Path]:
+    """Train until so many checkpoints are there, then ask it to stop by SIGTERM; what is there then."""
+    work, finished = experiment.run_dir / ".work" / f"demo_rl-{fingerprint}", threading.Event()
+
+    def interrupt() -> None:
+        while not finished.wait(0.01):
+            if len(list(work.glob("checkpoint_*"))) == checkpoints:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(SkildError, match=r"stopped at \d+ env steps"):
+            train_downstream(experiment, fingerprint)
+    finally:
+        finished.set()
+        thread.join()
+    return sorted(work.glob("checkpoint_*"))
 
 
 def test_published_artifact(
@@ -81,25 +105,9 @@ def test_a_signal_stops_it_with_a_checkpoint(
     make_run: Callable[..., Experiment], capsys: pytest.CaptureFixture[str]
 ) -> None:
     experiment = make_run({"checkpoint_interval_s": 0.01, "keep_checkpoints": 2}, total_env_steps=4_000)
-    work, finished = experiment.run_dir / ".work" / "demo_rl-f", threading.Event()
-
-    def interrupt() -> None:
-        while not finished.wait(0.01):
-            if len(list(work.glob("checkpoint_*"))) == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
     handler = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(SkildError, match=r"stopped at \d+ env steps"):
-            train_downstream(experiment, "f")
-    finally:
-        finished.set()
-        thread.join()
+    checkpoints = _interrupt(experiment, "f", checkpoints=2)
     assert signal.getsignal(signal.SIGTERM) is handler
-    checkpoints = sorted(work.glob("checkpoint_*"))
     assert len(checkpoints) == 2
     steps = int(checkpoints[-1].name.removeprefix("checkpoint_"))
 
@@ -110,6 +118,73 @@ def test_a_signal_stops_it_with_a_checkpoint(
     assert np.all(np.diff(updates) >= 0)
     seconds = [float(row["seconds"]) for row in _rows(artifact)]
     assert np.all(np.diff(seconds) > 0)
+
+
+def test_a_stopped_synchronous_run_ends_as_if_it_had_not_been(make_run: Callable[..., Experiment]) -> None:
+    settings = {"synchronous": True, "total_env_steps": 2_000}
+    experiment = make_run({"checkpoint_env_steps": 500}, **settings)
+    expected = _rows(train_downstream(experiment, "whole"))
+    _interrupt(experiment, "f", checkpoints=2)
+    rows = _rows(train_downstream(experiment, "f"))
+    for row in (*rows, *expected):
+        del row["seconds"]
+    assert rows == expected
+    assert len(rows) > 20
+
+
+def test_a_damaged_checkpoint_is_skipped(
+    make_run: Callable[..., Experiment], capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = make_run({"checkpoint_env_steps": 500}, synchronous=True, total_env_steps=2_000)
+    _interrupt(experiment, "f", checkpoints=2)
+    older, newer = sorted((experiment.run_dir / ".work" / "demo_rl-f").glob("checkpoint_*"))
+    state = newer / "algorithm_state.pkl"
+    state.write_bytes(state.read_bytes()[:-10])
+    train_downstream(experiment, "f")
+    said = capsys.readouterr().out
+    assert f"{newer}: damaged checkpoint (the hash of algorithm_state.pkl differs), skipped" in said
+    assert f"from {older}" in said
+
+
+def test_a_full_disk_is_one_line_and_costs_no_checkpoint(
+    make_run: Callable[..., Experiment], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on the size of files makes the system refuse to write, as a full disk does."""
+    experiment = make_run({"checkpoint_env_steps": 500}, synchronous=True, total_env_steps=2_000)
+    _interrupt(experiment, "f", checkpoints=1)
+    work, limits = experiment.run_dir / ".work" / "demo_rl-f", resource.getrlimit(resource.RLIMIT_FSIZE)
+    (before,) = work.glob("checkpoint_*")
+    size = (before / "algorithm_state.pkl").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))  # the replay grows
+    try:
+        with pytest.raises(ArtifactError, match=r"cannot write .*; free space there") as caught:
+            train_downstream(experiment, "f")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(caught.value)
+    assert [path for path in work.iterdir() if path.is_dir()] == [before]
+    train_downstream(experiment, "f")
+    assert f"from {before}" in capsys.readouterr().out
+
+
+def test_another_machine_goes_on_from_a_uri(
+    make_run: Callable[..., Experiment],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    runs = f"file://{tmp_path}/there"
+    experiment = make_run({"checkpoint_env_steps": 300}, synchronous=True, total_env_steps=1_200)
+    experiment = experiment.model_copy(update={"runs": runs})
+    publish_pretrained(experiment)
+    checkpoints = _interrupt(experiment, "f", checkpoints=2)
+    shutil.rmtree(storage.local_folder(runs))
+    artifact = train_downstream(experiment, "f")
+    assert f"from {checkpoints[-1]}" in capsys.readouterr().out
+    shutil.rmtree(storage.local_folder(runs))
+    assert open_artifact(experiment.run_dir, "demo_rl") == artifact
+    assert len(storage.names(checkpoints[-1].parent)) == 1, "the last checkpoint stays, for a larger budget"
 
 
 def test_checkpoints_of_other_settings_are_not_resumed(make_run: Callable[..., Experiment]) -> None:
@@ -132,6 +207,13 @@ def test_a_larger_budget_goes_on_and_a_smaller_one_does_not(
     again = train_downstream(short, "f")
     assert "resumed" not in capsys.readouterr().out
     assert again.facts["env_steps"] <= 800
+
+
+def test_what_the_cluster_lacks_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rollout = {"num_env_runners": 2, "cpus_per_env_runner": 0.5, "env_runner_resources": {"simulator": 1}}
+    say_what_is_missing(tiny_experiment(tmp_path, rollout=rollout))
+    (said,) = capsys.readouterr().out.splitlines()
+    assert said.startswith("waiting for simulators: rollout and resources ask for 2, the cluster has 0")
 
 
 def test_an_environment_that_never_works_is_one_line(make_run: Callable[..., Experiment]) -> None:

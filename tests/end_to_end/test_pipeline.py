@@ -13,41 +13,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from small_maze import EXPERIMENT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from skild_ray.artifacts import open_artifact
 from skild_ray.config import load_experiment
 from skild_ray.errors import ArtifactError
 from skild_ray.pipeline import Run
 
-TRAINING = {"iterations": 60, "validation_interval": 20, "warmup_iterations": 10}
 STAGES = ["skill_prior", "skill_posterior", "demo_discriminator", "demo_rl"]
-EXPERIMENT: dict[str, Any] = {
-    "name": "small",
-    "environment": {"id": "skild_ray/Maze-v0", "kwargs": {"max_episode_steps": 100}},
-    "data": {
-        "task_agnostic": [
-            {"generate": {"expert": "maze", "episodes": 8, "env_kwargs": {"task": "random", "max_episode_steps": 2000}}}
-        ],
-        "demonstrations": [{"generate": {"expert": "maze", "episodes": 3, "env_kwargs": {"max_episode_steps": 2000}}}],
-    },
-    "skill": {"hidden": 16, "decoder_layers": 1, "head_layers": 1},
-    "skill_prior": TRAINING | {"iterations": 600, "checkpoint_interval_s": 0.1},
-    "skill_posterior": TRAINING,
-    "demo_discriminator": TRAINING | {"hidden": 8, "layers": 1},
-    "algorithm": {
-        "total_env_steps": 8_000,
-        "critic_hidden": 32,
-        "critic_layers": 1,
-        "batch_size": 32,
-        "samples_per_skill_step": 64,
-        "warmup_skill_steps": 64,
-        "critic_warmup_updates": 10,
-    },
-    "rollout": {"num_env_runners": 1, "num_envs_per_env_runner": 4, "skill_steps_per_fragment": 16},
-    "resources": {"cpus_per_train_worker": 1},
-    "progress": {"report_interval_s": 0.1, "checkpoint_interval_s": 0.2},
-    "evaluation": {"episodes": 3, "num_envs": 3, "videos": 1},
-}
 
 
 class Finished(Exception):
@@ -80,11 +54,23 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def _wandb_records(folder: Path) -> list[dict[str, Any]]:
+    """What is in an offline run of Weights & Biases, by its own reader."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", os.fspath(folder)]
+    environment = os.environ | {"WANDB_ERROR_REPORTING": "false"}
+    lines = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [json.loads(line) for line in lines]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pipeline")
     (folder / "minari").mkdir()
-    content = EXPERIMENT | {"runs": str(folder / "runs")}
+    content = EXPERIMENT | {
+        "runs": str(folder / "runs"),
+        "evaluation": EXPERIMENT["evaluation"] | {"videos": 1},
+        "tracking": {"wandb": {"project": "tiny", "tags": ["small"], "mode": "offline"}},
+    }
     (folder / "small.yaml").write_text(yaml.safe_dump(content))
     return folder
 
@@ -97,11 +83,16 @@ def minari(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_killed_twice_and_finished(folder: Path) -> None:
     path, run = folder / "small.yaml", folder / "runs" / "small"
     work = run / ".work"
-    _kill_once(path, lambda: bool(list(work.glob("skill_prior-*/checkpoint_*/state.pt"))))
+    wanted = ("checkpoint_*/state.pt", "metrics.csv")
+    _kill_once(path, lambda: all(list(work.glob(f"skill_prior-*/{name}")) for name in wanted))
     assert not (run / "skill_prior").exists()
     state = sorted(work.glob("skill_prior-*/checkpoint_*/state.pt"))[-1]
     before = torch.load(state, weights_only=True)["rows"]
     assert before
+    live = [float(row["train_total"]) for row in _rows(state.parents[1])]
+    known = min(len(live), len(before))  # rows go to the driver and to checkpoints on ways of their own
+    assert live[:known] == [row["train_total"] for row in before[:known]]
+    assert known
 
     _kill_once(path, lambda: bool(list(work.glob("demo_rl-*/checkpoint_*"))))
     assert not (run / "demo_rl").exists()
@@ -111,6 +102,8 @@ def test_killed_twice_and_finished(folder: Path) -> None:
     checkpoint = sorted(work.glob("demo_rl-*/checkpoint_*"))[-1]
     steps = int(checkpoint.name.removeprefix("checkpoint_"))
     before = json.loads((checkpoint / "rows.json").read_text())
+    live = _rows(checkpoint.parent)
+    assert [float(row["env_steps"]) for row in live[: len(before)]] == [row["env_steps"] for row in before]
 
     process = _command(path)
     output = process.communicate()[0]
@@ -129,7 +122,48 @@ def test_killed_twice_and_finished(folder: Path) -> None:
     (report,) = (word for line in output.splitlines() if line.startswith("report: ") for word in line.split()[1:])
     assert Path(report).stat().st_size > 10_000
     (left,) = (entry for entry in work.iterdir() if entry.is_dir())
-    assert len(list(left.glob("checkpoint_*"))) == 1, "the last of stage 4, which a larger budget goes on from"
+    (kept,) = left.iterdir()
+    assert kept.name.startswith("checkpoint_"), "the last of stage 4, which a larger budget goes on from"
+    assert "wandb" not in output.replace(f"wandb sync {run / 'wandb'}", "").replace(str(run / "wandb"), "")
+
+
+def test_events_are_those_of_the_table(folder: Path) -> None:
+    for stage in STAGES:
+        path = folder / "runs" / "small" / stage
+        step = "env_steps" if stage == "demo_rl" else "iteration"
+        rows, events = _rows(path), EventAccumulator(str(path)).Reload()
+        assert set(events.Tags()["scalars"]) == rows[0].keys() - {step}
+        for name in events.Tags()["scalars"]:
+            known = [(int(float(row[step])), pytest.approx(float(row[name]))) for row in rows if row[name]]
+            assert [(event.step, event.value) for event in events.Scalars(name)] == known
+
+
+def test_weights_and_biases_got_everything(folder: Path) -> None:
+    run = folder / "runs" / "small"
+    starts = [_wandb_records(path) for path in sorted((run / "wandb").glob("offline-run-*"))]
+    assert len(starts) == 3
+    begun = [record["run"] for records in starts for record in records if record["type"] == "run"]
+    assert {(start["run_id"], start["project"], *start["tags"]) for start in begun} == {
+        (json.loads((run / "wandb.json").read_text())["id"], "tiny", "small")
+    }
+    settings = load_experiment(folder / "small.yaml").model_dump(mode="json")
+    assert begun[-1]["config"]["update"].items() >= settings.items()
+    records = [record for records in starts for record in records]
+    history = [record["history"]["item"] for record in records if record["type"] == "history"]
+    for stage, step in zip(STAGES, ["iteration"] * 3 + ["env_steps"], strict=True):
+        axes = [record["metric"] for record in records if record["type"] == "metric"]
+        assert any((m.get("glob_name"), m.get("step_metric")) == (f"{stage}/*", f"{stage}/{step}") for m in axes)
+        sent = [row[f"{stage}/{step}"] for row in history if f"{stage}/{step}" in row]
+        assert set(sent) >= {float(row[step]) for row in _rows(run / stage)}
+    assert sent[-1] == float(_rows(run / "demo_rl")[-1]["env_steps"])
+    steps = [row["_step"] for row in history]
+    assert steps == sorted(set(steps)), "the offline runs can be sent one after the other"
+    (page,) = (run / "wandb").glob("offline-run-*/files/media/html/report_*.html")
+    assert page.read_bytes() == (run / "report.html").read_bytes()
+    assert history[-1]["report.path"] == f"media/html/{page.name}"
+    results = json.loads((run / "demo_rl" / "evaluation.json").read_text())
+    (evaluation,) = (r["summary"]["update"] for r in records if "evaluation" in r.get("summary", {}).get("update", {}))
+    assert evaluation["evaluation"]["success_rate"] == results["success_rate"]
 
 
 def _messages(folder: Path, *overrides: str) -> list[str]:

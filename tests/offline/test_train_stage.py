@@ -25,7 +25,7 @@ Stages = dict[str, Artifact]
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
-def _experiment(runs: Path, **sections: Any) -> Experiment:
+def _experiment(runs: object, **sections: Any) -> Experiment:
     training = {"iterations": 120, "validation_interval": 20, "warmup_iterations": 20, "learning_rate": 1e-2}
     source = {"dataset": "synthetic"}
     settings: dict[str, Any] = {
@@ -161,7 +161,7 @@ def _checkpoints(work: Path) -> list[Path]:
 
 
 def test_killed_worker_costs_nothing_but_time(
-    tmp_path: Path, task_agnostic: Trajectories, demonstrations: Trajectories
+    tmp_path: Path, task_agnostic: Trajectories, demonstrations: Trajectories, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = {"iterations": 1_000, "validation_interval": 20, "checkpoint_interval_s": 0.1}
     experiment = _experiment(tmp_path, skill_prior=settings)
@@ -185,17 +185,29 @@ def test_killed_worker_costs_nothing_but_time(
     assert killed
     assert not psutil.pid_exists(killed[0])
     assert _iterations(artifact) == list(range(20, 1_001, 20)), "no row twice, none lost"
+    assert artifact.facts["worker_restarts"] == 1
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "worker was lost" in line]
+    assert said.startswith("skill prior: ")
 
 
-def test_two_workers(tmp_path: Path, task_agnostic: Trajectories, demonstrations: Trajectories) -> None:
-    """Clocks of the workers differ, so do their losses; they must still agree on checkpoints and on the end."""
+def test_two_workers(
+    tmp_path: Path, task_agnostic: Trajectories, demonstrations: Trajectories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clocks of the workers differ, so do their losses; they must still agree on checkpoints and on the end.
+
+    Their checkpoints go to a URI.
+    """
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     settings = {"iterations": 2_000, "validation_interval": 5, "checkpoint_interval_s": 0.05, "patience": 5}
     resources = {"train_workers": 2, "cpus_per_train_worker": 1}
-    experiment = _experiment(tmp_path, skill_prior=settings, resources=resources)
+    experiment = _experiment(f"file://{tmp_path}/there", skill_prior=settings, resources=resources)
     artifact = train_stage(experiment, "skill_prior", [task_agnostic], [demonstrations], [], "f")
     iterations = _iterations(artifact)
     assert iterations == list(range(5, int(iterations[-1]) + 1, 5))
     assert len(iterations) > 5
+    stored = tmp_path / "there" / experiment.name
+    assert sorted(path.name for path in stored.iterdir()) == [".work", "skill_prior"]
+    assert list((stored / ".work").iterdir()) == []
 
 
 def test_failing_training_is_one_line(

@@ -11,6 +11,7 @@ import typer
 
 from skild_ray.cli import app
 from skild_ray.config import Quirk, load_experiment
+from skild_ray.tune.sweep import load_sweep
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text()
@@ -40,6 +41,8 @@ def test_command_parses(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -
     for word in arguments:
         if word.startswith("experiments/"):
             load_experiment(word)
+        if word.startswith("tune_configs/"):
+            load_sweep(word)
 
 
 def test_make_targets_exist() -> None:
@@ -57,10 +60,13 @@ def test_benchmarks_exist(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))
-def test_experiments_are_valid(text: str, tmp_path: Path) -> None:
-    file = tmp_path / "experiment.yaml"
-    file.write_text(text.replace("extends: ", f"extends: {REPOSITORY}/experiments/"))
-    load_experiment(file)
+def test_experiments_and_sweeps_are_valid(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "file.yaml"
+    file.write_text(re.sub("^(extends|experiment): ", rf"\1: {REPOSITORY}/experiments/", text, flags=re.MULTILINE))
+    if "\nspace:" in text:
+        load_sweep(file)
+    else:
+        load_experiment(file)
 
 
 def test_every_quirk_is_explained() -> None:

@@ -1,40 +1,27 @@
-"""SkiLD's stage 4 as an RLlib algorithm: configuration and the loop of sampling and learning."""
+"""SkiLD's stage 4 as an RLlib algorithm: its configuration, and what it stores and draws."""
 
-import functools
-import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-import ray
 import torch
 from numpy.typing import NDArray
-from ray.rllib.algorithms.algorithm import Algorithm as RLlibAlgorithm
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
-from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
-from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
-from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.tune.registry import register_env
 
+from skild_ray.algorithms.off_policy import OffPolicy, OffPolicyConfig, Pace
 from skild_ray.algorithms.pretrained import Pretrained, References, load_decoder, load_demonstration_states
 from skild_ray.algorithms.replay import SkillReplay
 from skild_ray.algorithms.skild.skild_learner import SkiLDTorchLearner
 from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
-from skild_ray.algorithms.transitions import ShiftedTransitions, episode_rows
+from skild_ray.algorithms.transitions import Rows, ShiftedTransitions
 from skild_ray.config import Algorithm, Experiment
 from skild_ray.envs.registry import make_env
 from skild_ray.envs.skill_env import SkillVectorEnv
 
 SKILL_ENV = "skild_ray/skills"
-UPDATES_PER_CALL = 8
-EPISODE_WINDOW = 50
-PROBE_INTERVAL_S = 30.0
-FETCH_WAIT_S = 0.005
-SAMPLE_TAG = "sample"
 
 
 def make_skill_env(context: Mapping[str, Any]) -> SkillVectorEnv:
@@ -55,7 +42,7 @@ def make_skill_env(context: Mapping[str, Any]) -> SkillVectorEnv:
 register_env(SKILL_ENV, make_skill_env)
 
 
-class SkiLDConfig(AlgorithmConfig):
+class SkiLDConfig(OffPolicyConfig):
     """Configuration of `SkiLD`.
 
         config = (
@@ -70,88 +57,36 @@ class SkiLDConfig(AlgorithmConfig):
     `training` takes every field of `skild_ray.config.Algorithm`, which documents them, and nothing unknown.
     """
 
+    section = Algorithm
+    vector_env = SKILL_ENV
+    make_vector_env = staticmethod(make_skill_env)
+
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class or SkiLD)
-        for name, value in Algorithm().model_dump().items():
-            setattr(self, name, value)
         self.run_dir: str | None = None
-        self.low_level_env: str | None = None
-        self.low_level_kwargs: dict[str, Any] = {}
-        self.learner_threads = 1
-        # Skills are unbounded latents, not actions of a box.
-        self.normalize_actions = False
-        self.clip_actions = False
-        self.gym_env_vectorize_mode = "vector_entry_point"
-        self.rollout_fragment_length = 4
-        self.num_env_runners = 1
-        self.num_envs_per_env_runner = 16
-        self.min_sample_timesteps_per_iteration = 0
-        self.min_time_s_per_iteration = 5.0
-        # A lost runner is restarted without stalling the others, a long skill is never thrown away.
-        self.restart_failed_sub_environments = True
-        self.restart_failed_env_runners = True
-        self.sample_timeout_s = None
-        self.env_runner_health_probe_timeout_s = 2.0
-        self.delay_between_env_runner_restarts_s = 2.0
 
     @classmethod
-    def from_experiment(cls, experiment: Experiment) -> "SkiLDConfig":
+    def from_experiment(cls, experiment: Experiment) -> Self:
         """The algorithm that an experiment file describes, on the artifacts in its run directory."""
-        rollout, resources = experiment.rollout, experiment.resources
-        seed = int(np.random.SeedSequence([experiment.seed, 4]).generate_state(1)[0]) >> 2
-        config = (
-            cls()
-            .environment(experiment.environment.id, env_config=dict(experiment.environment.kwargs))
-            .pretrained(run_dir=str(experiment.run_dir.resolve()))
-            .env_runners(
-                num_env_runners=rollout.num_env_runners,
-                num_envs_per_env_runner=rollout.num_envs_per_env_runner,
-                rollout_fragment_length=max(1, rollout.skill_steps_per_fragment // rollout.num_envs_per_env_runner),
-            )
-            .learners(num_learners=resources.num_learners, num_gpus_per_learner=1 if resources.use_gpu else 0)
-            .reporting(min_time_s_per_iteration=experiment.progress.report_interval_s)
-            .debugging(seed=seed, log_level="ERROR")
-            .training(**experiment.algorithm.model_dump())
-        )
-        config.learner_threads = resources.learner_threads
-        return config
+        config = super().from_experiment(experiment).training(**experiment.algorithm.model_dump())
+        return config.pretrained(run_dir=str(experiment.run_dir.resolve()))
 
-    def environment(self, env: Any = NotProvided, *, env_config: Any = NotProvided, **kwargs: Any) -> "SkiLDConfig":
-        """As in RLlib, for the low-level environment: a Gymnasium id or 'module:attribute', and its arguments."""
-        if env is not NotProvided:
-            self.low_level_env = env
-        if env_config is not NotProvided:
-            self.low_level_kwargs = dict(env_config)
-        return super().environment(SKILL_ENV, **kwargs)
-
-    def pretrained(self, *, run_dir: str) -> "SkiLDConfig":
+    def pretrained(self, *, run_dir: str) -> Self:
         """Name the folder that holds the artifacts of stages 1 to 3."""
         self.run_dir = str(Path(run_dir).resolve())
         return self
 
-    def training(self, **kwargs: Any) -> "SkiLDConfig":
-        """Set fields of `skild_ray.config.Algorithm`; RLlib takes the rest, and refuses what is unknown."""
-        for name in set(kwargs) & set(Algorithm.model_fields):
-            setattr(self, name, kwargs.pop(name))
-        return super().training(**kwargs)
-
     @property
     def settings(self) -> Algorithm:
         """The fields of `Algorithm`, validated."""
-        return Algorithm(**{name: getattr(self, name) for name in Algorithm.model_fields})
+        settings: Algorithm = self.validated()
+        return settings
 
     def validate(self) -> None:
         super().validate()
         if self.run_dir is None or self.low_level_env is None:
             raise ValueError("SkiLDConfig needs .environment(ID) and .pretrained(run_dir=DIR)")
-        self.env_config = {
-            "id": self.low_level_env,
-            "kwargs": self.low_level_kwargs,
-            "run_dir": self.run_dir,
-            "reference_quirks": self.settings.reference_quirks,
-        }
-        if self.batch_size % max(1, self.num_learners):
-            raise ValueError(f"batch_size {self.batch_size} does not divide into {self.num_learners} learners")
+        self.env_config |= {"run_dir": self.run_dir, "reference_quirks": self.settings.reference_quirks}
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         return RLModuleSpec(module_class=SkiLDTorchRLModule)
@@ -164,15 +99,8 @@ class SkiLDConfig(AlgorithmConfig):
         return {"run_dir": self.run_dir, "algorithm": self.settings.model_dump()}
 
 
-class SkiLD(RLlibAlgorithm):
-    """Off-policy learning over skills, sampling and learning side by side.
-
-    Each fragment of skill steps that arrives owes `samples_per_skill_step` replayed transitions a skill step; they are
-    paid in updates of `batch_size` before the next fragments are taken in, so the ratio is exact. Unless `synchronous`,
-    env runners already collect their next fragment meanwhile, with the weights of the moment it was requested. A runner
-    has one request open at most, which bounds how stale a policy can be, and no more requests are made than
-    `total_env_steps` allow.
-    """
+class SkiLD(OffPolicy):
+    """Learning over skills: a step is one skill, worth up to H environment steps."""
 
     config: SkiLDConfig
 
@@ -182,259 +110,69 @@ class SkiLD(RLlibAlgorithm):
 
     def setup(self, config: SkiLDConfig) -> None:
         self._pretrained = pretrained = Pretrained.open(config.run_dir or "")
-        skill = pretrained.experiment.skill
+        self._horizon = pretrained.experiment.skill.horizon
         self.settings = settings = config.settings
         super().setup(config)
-        torch.set_num_threads(config.learner_threads if config.num_learners == 0 else 1)
         self._references = References(pretrained)
-        widths = dict.fromkeys(References.NAMES, skill.latent_dim)
+        latent_dim = pretrained.experiment.skill.latent_dim
+        widths = dict.fromkeys(References.NAMES, latent_dim)
         if settings.kl_in_target:
             widths |= {f"next_{name}": width for name, width in widths.items()}
         seed = config.seed or 0
         self.replay = SkillReplay(
             settings.replay_capacity,
             pretrained.skill_prior.facts["observation_dim"],
-            skill.latent_dim,
+            latent_dim,
             n_step=settings.n_step,
             discount=settings.discount,
-            horizon=skill.horizon,
+            horizon=self._horizon,
             seed=seed,
             columns=widths,
         )
         self._shift = ShiftedTransitions() if "shifted_transitions" in settings.reference_quirks else None
         self._demonstrations = load_demonstration_states(pretrained.demo_discriminator)
         self._rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
-        # A runner steps all its environments until it has a fragment; resets in between make it overshoot.
-        envs = self.config.num_envs_per_env_runner
-        self._request_env_steps = (self.config.rollout_fragment_length * envs + envs - 1) * skill.horizon
-        self._requested: set[int] = set()
-        self._owed = 0.0
-        self._counts = {"env_steps": 0, "skill_steps": 0, "updates": 0, "episodes": 0}
-        self._open_episodes: dict[str, tuple[int, float]] = {}
-        self._recent: dict[str, deque[float]] = {}
-        self._probed = float("-inf")
 
     @property
-    def finished(self) -> bool:
-        """Whether another request for experience could exceed `total_env_steps`."""
-        return self._counts["env_steps"] + self._request_env_steps > self.settings.total_env_steps
+    def pace(self) -> Pace:
+        settings = self.settings
+        return Pace(
+            settings.total_env_steps,
+            self._horizon,
+            settings.batch_size,
+            settings.samples_per_skill_step,
+            settings.warmup_skill_steps,
+            settings.synchronous,
+        )
 
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """Environment steps, skill steps, updates and finished episodes so far."""
-        return self._counts
-
-    @property
-    def recent_episodes(self) -> Mapping[str, Sequence[float]]:
-        """Success, sub-tasks, return and length of the newest finished episodes, EPISODE_WINDOW of them at most."""
-        return self._recent
-
-    def training_step(self) -> None:
-        """Take in what the env runners have, set them to work again, then learn until nothing is owed."""
-        ahead = not self.settings.synchronous and self.env_runner_group.num_remote_env_runners() > 0
-        before = self.replay.added
-        for episode in self._fetch() if ahead else self._sample_now():
-            self._store(episode)
-        if ahead:
-            self._request()
-        if self.replay.added >= self.settings.warmup_skill_steps:
-            self._owed += (self.replay.added - before) * self.settings.samples_per_skill_step
-        self._learn()
-        for name, value in self._counts.items():
-            self.metrics.log_value(name, value, window=1)
-        # Not before every environment can have finished one: the first to finish are the fast, successful ones.
-        envs = max(1, self.config.num_env_runners) * self.config.num_envs_per_env_runner
-        if self._counts["episodes"] >= min(EPISODE_WINDOW, envs):
-            for name, values in self._recent.items():  # RLlib's own windows are emptied by every report
-                self.metrics.log_value(name, float(np.mean(values)), window=1)
-        self.metrics.log_value("replay_size", len(self.replay), window=1)
-
-    # --- sampling ---
-
-    def _weights(self) -> dict[str, Any]:
-        module = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
-        state: dict[str, Any] = self.learner_group.get_state(components=[module], inference_only=True)
-        return state[COMPONENT_LEARNER]
-
-    def _sample_now(self) -> list[SingleAgentEpisode]:
-        """One fragment of every runner, with the newest weights."""
-        if self.finished:
-            return []
-        group = self.env_runner_group
-        kwargs = {"state": self._weights()}
-        if group.num_remote_env_runners() == 0:
-            results = [_sample(group.local_env_runner, **kwargs)]
-        else:
-            ids = group.healthy_env_runner_ids()[: self._affordable(0)]
-            results = group.foreach_env_runner(
-                _sample, kwargs={"state": ray.put(kwargs["state"])}, local_env_runner=False, remote_worker_ids=ids
-            )
-        return self._unpack(results)
-
-    def _fetch(self) -> list[SingleAgentEpisode]:
-        """The fragments that are ready, after a short wait if there is none."""
-        fetch = self.env_runner_group.fetch_ready_async_reqs
-        # A wait lasts until all runners have finished, so it must not begin while one of them has.
-        ready = fetch(tags=SAMPLE_TAG) or fetch(tags=SAMPLE_TAG, timeout_seconds=FETCH_WAIT_S)
-        self._requested -= {index for index, _ in ready}
-        return self._unpack([result for _, result in ready])
-
-    def _request(self) -> None:
-        """Set the idle runners to work on their next fragment, with the newest weights."""
-        group = self.env_runner_group
-        healthy = set(group.healthy_env_runner_ids())
-        self._requested &= healthy
-        idle = sorted(healthy - self._requested)[: self._affordable(len(self._requested))]
-        if idle:  # an empty list would mean all runners to RLlib
-            state = ray.put(self._weights())
-            group.foreach_env_runner_async(_sample, SAMPLE_TAG, kwargs={"state": state}, remote_worker_ids=idle)
-            self._requested |= set(idle)
-
-    def _affordable(self, requested: int) -> int:
-        """How many more requests fit into the budget of environment steps."""
-        left = self.settings.total_env_steps - self._counts["env_steps"]
-        return max(0, left // self._request_env_steps - requested)
-
-    def _unpack(self, results: Sequence[tuple[list[SingleAgentEpisode], Any]]) -> list[SingleAgentEpisode]:
-        if results:
-            self.metrics.aggregate([metrics for _, metrics in results], key=ENV_RUNNER_RESULTS)
-        return [episode for episodes, _ in results for episode in episodes]
-
-    def _store(self, episode: SingleAgentEpisode) -> None:
-        if len(episode) == 0:
-            return
-        rows = episode_rows(episode)
-        env_steps = int(rows["k"].sum())
-        self._counts["env_steps"] += env_steps
-        self._counts["skill_steps"] += len(episode)
-        self._log_episode(episode, env_steps)
+    def _rows(self, episode: SingleAgentEpisode, rows: Rows) -> Rows | None:
         if self._shift:
             shifted = self._shift(episode)
             if shifted is None:
-                return
+                return None
             rows = shifted
         rows |= self._references(rows["obs"])
         if self.settings.kl_in_target:
             rows |= {f"next_{name}": value for name, value in self._references(rows["next_obs"]).items()}
-        self.replay.add(episode.id_, rows, episode.is_done)
+        return rows
 
-    def _log_episode(self, episode: SingleAgentEpisode, env_steps: int) -> None:
-        """Length, return, success and sub-tasks of an episode once it has ended."""
-        length, episode_return = self._open_episodes.pop(episode.id_, (0, 0.0))
-        length, episode_return = length + env_steps, episode_return + episode.get_return()
-        if not episode.is_done:
-            self._open_episodes[episode.id_] = length, episode_return
-            return
-        self._counts["episodes"] += 1
-        last = episode.get_infos(-1)
-        values = {name: last[name] for name in ("success", "subtasks_solved")}
-        values |= {"episode_return": episode_return, "episode_env_steps": length}
-        for name, value in values.items():
-            self._recent.setdefault(name, deque(maxlen=EPISODE_WINDOW)).append(float(value))
-
-    # --- learning ---
-
-    def _learn(self) -> None:
-        size, learners = self.settings.batch_size, max(1, self.config.num_learners)
-        while self._owed >= size:
-            updates = min(int(self._owed // size), UPDATES_PER_CALL)
-            self._owed -= updates * size
-            drawn = self.replay.sample(updates * size)
-            if self.settings.discriminator_rate > 0:
-                drawn["demonstration_states"] = self._draw_demonstrations(updates * size)
-            batch = SampleBatch({name: torch.from_numpy(column) for name, column in drawn.items()})
-            results = self.learner_group.update(
-                batch=MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=updates * size),
-                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self._counts["skill_steps"]},
-                minibatch_size=size // learners if updates > 1 else None,
-                num_epochs=1,
-            )
-            self._counts["updates"] += updates
-            self.metrics.aggregate(results, key=LEARNER_RESULTS)
+    def _draw(self, updates: int, size: int) -> dict[str, NDArray]:
+        drawn = self.replay.sample(updates * size)
+        if self.settings.discriminator_rate > 0:
+            drawn["demonstration_states"] = self._draw_demonstrations(updates * size)
+        return drawn
 
     def _draw_demonstrations(self, size: int) -> NDArray:
         return self._demonstrations[self._rng.integers(len(self._demonstrations), size=size)]
 
-    # --- faults and checkpoints ---
+    def _own_state(self) -> dict[str, Any]:
+        return {"rng": self._rng.bit_generator.state, "pretrained": self._pretrained.hashes}
 
-    def restore_env_runners(self, env_runner_group: Any) -> list[int]:
-        """Probe lost runners now and then only: each probe waits for runners that have no node to start on."""
-        if env_runner_group is not self.env_runner_group:
-            return super().restore_env_runners(env_runner_group)
-        now = time.monotonic()
-        if now - self._probed < PROBE_INTERVAL_S and env_runner_group.num_healthy_remote_env_runners() > 0:
-            return []
-        self._probed = now
-        restored: list[int] = super().restore_env_runners(env_runner_group)
-        self._requested -= set(restored)
-        if restored:  # an empty list would mean all runners to RLlib
-            self._start_anew(restored)
-        return restored
+    def _set_own_state(self, state: Mapping[str, Any]) -> None:
+        self._pretrained.require(state["pretrained"])
+        self._rng.bit_generator.state = state["rng"]
 
-    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        state = super().get_state(components, not_components=not_components, **kwargs)
-        state["skild"] = {
-            "replay": self.replay.get_state(),
-            "owed": self._owed,
-            "counts": dict(self._counts),
-            "rng": self._rng.bit_generator.state,
-            "torch_rng": torch.get_rng_state(),
-            "pretrained": self._pretrained.hashes,
-            "environment": {"id": self.config.low_level_env, "kwargs": self.config.low_level_kwargs},
-        }
-        return state
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        self._accept_older_weights(learners="learner_group" in state)
-        super().set_state(state)
-        if own := state.get("skild"):
-            self._pretrained.require(own["pretrained"])
-            self.replay.set_state(own["replay"])
-            self.replay.forget_open_episodes()
-            self._owed = own["owed"]
-            self._counts = dict(own["counts"])
-            self._rng.bit_generator.state = own["rng"]
-            torch.set_rng_state(own["torch_rng"])
-            self._open_episodes, self._recent = {}, {}
-            if self._shift:
-                self._shift = ShiftedTransitions()
-            self._start_anew(None)
-            self.env_runner_group.fetch_ready_async_reqs(tags=SAMPLE_TAG)  # what was asked for before
-            self._requested.clear()
-
-    def _start_anew(self, runners: list[int] | None) -> None:
-        """Let these env runners (None: all) drop what they are at and begin episodes that nobody has seen.
-
-        RLlib seeds a runner by its index alone, so that one which is restarted would play its first episodes again.
-        """
-        seed = functools.partial(_reseed, entropy=(self.config.seed or 0, self._counts["env_steps"]))
-        self.env_runner_group.foreach_env_runner(seed, remote_worker_ids=runners, local_env_runner=runners is None)
-
-    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
-        self._accept_older_weights()
-        super().restore_from_path(path, *args, **kwargs)
-
-    def _accept_older_weights(self, learners: bool = False) -> None:
-        """Let a live algorithm go back to an older checkpoint: RLlib drops weights older than those it holds."""
-        for group in (self.env_runner_group, self.eval_env_runner_group):
-            if group:
-                group.foreach_env_runner(_forget_weights_version)
-        if learners:
-            self.learner_group.foreach_learner(func=_forget_weights_version)
-
-
-def _sample(runner: Any, state: dict[str, Any]) -> tuple[list[SingleAgentEpisode], Any]:
-    """Runs on an env runner: take the weights, collect a fragment."""
-    runner.set_state(state)
-    return runner.sample(), runner.get_metrics()
-
-
-def _reseed(runner: Any, entropy: tuple[int, int]) -> None:
-    """Runs on an env runner: new seeds for its environments and its policy, and no episode in progress."""
-    seed = int(np.random.SeedSequence([*entropy, runner.worker_index]).generate_state(1)[0]) >> 2
-    torch.manual_seed(seed)
-    runner._seed, runner._needs_initial_reset = seed, True
-
-
-def _forget_weights_version(holder: Any) -> None:
-    holder._weights_seq_no = 0
+    def _forget_open_episodes(self) -> None:
+        super()._forget_open_episodes()
+        if self._shift:
+            self._shift = ShiftedTransitions()

@@ -39,6 +39,9 @@ class SkiLDTorchLearner(TorchLearner):
         alpha    = alpha (delta - KL_p)(1 - D),   alpha_q: alpha_q (delta_q - KL_q) D
         D online = cross-entropy of demonstrations (1) against replayed states (0)
 
+    With `guidance` prior or posterior, D is 0 or 1 in R and in the alphas' losses, whatever the discriminator says.
+    With prior, lambda = 1 and a policy that starts as the prior this is SPiRL (Pertsch et al., CoRL 2020).
+
     R(s') stands in y only with `kl_in_target`. r_D is the logit log D - log(1 - D), positive where a state looks like
     a demonstration, or log D, which is never positive and so never pays for staying; both are clipped. With lambda = 0
     (imitation) no reward of the environment reaches a loss.
@@ -48,6 +51,26 @@ class SkiLDTorchLearner(TorchLearner):
     """
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        for name, (parameters, learning_rate, decay) in self._groups(module_id).items():
+            optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=decay, fused=True)
+            self.register_optimizer(
+                module_id=module_id,
+                optimizer_name=name,
+                optimizer=optimizer,
+                params=parameters,
+                lr_or_lr_schedule=learning_rate,
+            )
+
+    def set_state(self, state: Any) -> None:
+        """A checkpoint brings its optimisers' moments; their rates and decays are those of this configuration."""
+        super().set_state(state)
+        for module_id in self._module.keys():  # noqa: SIM118
+            for name, (_, learning_rate, decay) in self._groups(module_id).items():
+                for group in self.get_optimizer(module_id, name).param_groups:
+                    group["lr"], group["weight_decay"] = learning_rate, decay
+
+    def _groups(self, module_id: str) -> dict[str, tuple[list[nn.Parameter], float, float]]:
+        """Parameters, learning rate and weight decay of each optimiser."""
         module: SkiLDTorchRLModule = self._module[module_id].unwrapped()
         settings = module.settings
         groups: dict[str, tuple[list[nn.Parameter], float, float]] = {
@@ -59,15 +82,7 @@ class SkiLDTorchLearner(TorchLearner):
         if module.online_discriminator:
             parameters = list(module.discriminator.parameters())
             groups["discriminator"] = (parameters, settings.discriminator_lr, settings.discriminator_weight_decay)
-        for name, (parameters, learning_rate, decay) in groups.items():
-            optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=decay, fused=True)
-            self.register_optimizer(
-                module_id=module_id,
-                optimizer_name=name,
-                optimizer=optimizer,
-                params=parameters,
-                lr_or_lr_schedule=learning_rate,
-            )
+        return groups
 
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: Mapping[str, Tensor], fwd_out: Mapping[str, Tensor]
@@ -75,7 +90,7 @@ class SkiLDTorchLearner(TorchLearner):
         module: SkiLDTorchRLModule = self._module[module_id].unwrapped()
         settings, out = module.settings, fwd_out
         with torch.no_grad():
-            support = torch.sigmoid(out["logits"][:, 0])
+            support = posterior_weight(settings, out["logits"][:, 0])
             reward_d = (batch["n_step_weights"] * discriminator_reward(settings, out["logits"])).sum(-1)
             weight = env_reward_weight(settings)
             reward = (1 - weight) * reward_d + (weight * batch["returns"] if weight > 0 else 0.0)
@@ -83,7 +98,7 @@ class SkiLDTorchLearner(TorchLearner):
             value = out["q_next"]
             if settings.kl_in_target:
                 stale = "current_state_weights" in settings.reference_quirks
-                next_support = support if stale else torch.sigmoid(out["next_logits"])
+                next_support = support if stale else posterior_weight(settings, out["next_logits"])
                 value = value - alpha * (1 - next_support) * out["kl_prior_next"]
                 value = value - alpha_q * next_support * out["kl_posterior_next"]
             target = reward + batch["bootstrap"] * value
@@ -164,13 +179,24 @@ class SkiLDTorchLearner(TorchLearner):
             "policy_log_sigma": out["log_sigma"].mean(),
             "prior_divergence": _mean_where(out["kl_prior"], ~inside),
             "posterior_divergence": _mean_where(out["kl_posterior"], inside),
-            "p_demo": support.mean(),
+            "p_demo": torch.sigmoid(out["logits"][:, 0]).mean(),
             "env_reward": weight * batch["returns"].mean(),
             "discriminator_reward": (1 - weight) * reward_d.mean(),
             "rl_training_reward": reward.mean(),
         }
         numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()
         self.metrics.log_dict(dict(zip(values, numbers, strict=True)), key=module_id, window=1)
+
+
+def posterior_weight(settings: Algorithm, logits: Tensor) -> Tensor:
+    """The share of the posterior's divergence, of logits d of D: D(s) = sigmoid(d), or 0 or 1 as `guidance` says."""
+    match settings.guidance:
+        case "prior":
+            return torch.zeros_like(logits)
+        case "posterior":
+            return torch.ones_like(logits)
+        case _:
+            return torch.sigmoid(logits)
 
 
 def env_reward_weight(settings: Algorithm) -> float:

@@ -47,12 +47,9 @@ class SkiLDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.discriminator = load_discriminator(pretrained.demo_discriminator)
         self.discriminator.requires_grad_(self.online_discriminator)
-        # The released code never applies a fixed alpha, which leaves it at 1.
-        ignored = "ignored_fixed_alpha" in settings.reference_quirks and not settings.learn_alphas
-        start = {"log_alpha": 1.0 if ignored else settings.alpha, "log_alpha_q": settings.alpha_q}
-        for name, value in start.items():
-            logarithm = torch.tensor(math.log(max(value, 1e-20)))
-            self.register_parameter(name, nn.Parameter(logarithm, requires_grad=settings.learn_alphas))
+        for name in ("log_alpha", "log_alpha_q"):
+            self.register_parameter(name, nn.Parameter(torch.zeros(()), requires_grad=settings.learn_alphas))
+        self._set_alphas()
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.long))
         self.eval()
 
@@ -65,6 +62,23 @@ class SkiLDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         """Always evaluation mode: nothing here has noise, and stored batch-norm statistics must not move."""
         super().train(False)
         return self
+
+    def _set_alphas(self) -> None:
+        """Set both weights to those of the settings."""
+        settings = self.settings
+        # The released code never applies a fixed alpha, which leaves it at 1.
+        ignored = "ignored_fixed_alpha" in settings.reference_quirks and not settings.learn_alphas
+        for parameter, value in (
+            (self.log_alpha, 1.0 if ignored else settings.alpha),
+            (self.log_alpha_q, settings.alpha_q),
+        ):
+            parameter.data.fill_(math.log(max(value, 1e-20)))
+
+    def set_state(self, state: Any) -> None:
+        """Weights of a checkpoint; fixed alphas are those of these settings, which may be others than it had."""
+        super().set_state(state)
+        if not (self.inference_only or self.settings.learn_alphas):
+            self._set_alphas()
 
     def get_non_inference_attributes(self) -> list[str]:
         return [

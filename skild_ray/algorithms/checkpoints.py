@@ -1,0 +1,76 @@
+"""Checkpoints of stage 4 on disk: complete or absent, verified before they are used."""
+
+import json
+import shutil
+from pathlib import Path
+
+from skild_ray import storage
+from skild_ray.algorithms.off_policy import OffPolicy
+from skild_ray.artifacts import file_hash, writable
+
+PREFIX = "checkpoint_"
+ROWS_FILE, HASHES_FILE = "rows.json", "sha256.json"
+
+Row = dict[str, float]
+
+
+def save_checkpoint(algo: OffPolicy, work: Path, rows: list[Row], keep: int) -> None:
+    """Write `work/checkpoint_<env steps>` in one step, and remove the oldest of those before it.
+
+    Raises:
+        ArtifactError: it cannot be written; the ones before it stay.
+    """
+    final = work / f"{PREFIX}{algo.counts['env_steps']:012d}"
+    with writable(work):
+        if not final.exists() or _damage(final):
+            draft = work / "draft"
+            shutil.rmtree(draft, ignore_errors=True)
+            try:
+                algo.save_to_path(str(draft.resolve()))
+                (draft / ROWS_FILE).write_text(json.dumps(rows))
+                hashes = {str(path.relative_to(draft)): file_hash(path) for path in _files(draft)}
+                (draft / HASHES_FILE).write_text(json.dumps(hashes))
+                shutil.rmtree(final, ignore_errors=True)
+                draft.rename(final)
+                storage.push(final)
+            except OSError:
+                shutil.rmtree(draft, ignore_errors=True)  # a full disk should not stay full of it
+                raise
+        for old in [path for path in _checkpoints(work) if path.name <= final.name][:-keep]:
+            storage.remove(old)
+
+
+def restore_newest(algo: OffPolicy, work: Path, budget: int) -> list[Row]:
+    """Restore the newest undamaged checkpoint within the budget, if there is one; the rows of metrics up to it."""
+    stored = [name for name in storage.names(work) if name.startswith(PREFIX)]
+    for path in sorted({*_checkpoints(work), *(work / name for name in stored)}, reverse=True):
+        if int(path.name.removeprefix(PREFIX)) > budget:
+            continue
+        if path.name in stored:
+            storage.fetch(path, HASHES_FILE)
+        if reason := _damage(path):
+            print(f"{path}: damaged checkpoint ({reason}), skipped", flush=True)
+            continue
+        algo.restore_from_path(str(path.resolve()))
+        rows: list[Row] = json.loads((path / ROWS_FILE).read_text())
+        print(f"resumed at {algo.counts['env_steps']} env steps from {path}", flush=True)
+        return rows
+    return []
+
+
+def _checkpoints(work: Path) -> list[Path]:
+    return sorted(work.glob(f"{PREFIX}*"))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint."""
+    try:
+        hashes: dict[str, str] = json.loads((path / HASHES_FILE).read_text())
+        altered = [name for name, known in hashes.items() if file_hash(path / name) != known]
+    except (OSError, ValueError, AttributeError) as error:
+        return str(error)
+    return f"the hash of {altered[0]} differs" if altered else None

@@ -1,0 +1,290 @@
+"""Env runners as stage 4 uses them: one request each, bounded rebuilding of environments, the lost and the silent."""
+
+import contextlib
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import ray
+from ray.exceptions import RayError
+from ray.rllib.algorithms import algorithm as rllib_algorithm
+from ray.rllib.env.env_runner import ENV_STEP_FAILURE
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.debug import update_global_seed_if_necessary
+from ray.util.placement_group import get_current_placement_group
+
+from skild_ray.errors import SkildError
+
+REBUILDS_PER_REQUEST = 10
+REBUILDS, REBUILD_WINDOW = 20, 2_000  # at most so many within so many skill steps
+SILENCE_FACTOR = 10.0
+FETCH_WAIT_S = 0.005
+ASK_INTERVAL_S = 1.0
+TAG = "sample"
+
+Weights = Callable[[], dict[str, Any]]
+"""Gives the newest weights; not called where nobody needs them."""
+
+
+class Fragment(NamedTuple):
+    """What an env runner answers to one request."""
+
+    episodes: list[SingleAgentEpisode]
+    metrics: Any
+    seconds: float
+    """How long it took there."""
+    failures: list[str]
+    """What the environment raised meanwhile, once for each time it was rebuilt."""
+
+
+class EnvironmentKeepsFailing(Exception):
+    """The environment failed again and again within one request."""
+
+
+class SkillEnvRunner(SingleAgentEnvRunner):
+    """RLlib's env runner, but an environment that raises is not rebuilt for ever, and never with the same seed.
+
+    A rebuild drops the episodes in progress of all the runner's environments.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.failures: list[str] = []
+        super().__init__(**kwargs)
+
+    def answer(self, state: dict[str, Any]) -> Fragment:
+        """Take these weights and collect a fragment."""
+        self.set_state(state)
+        started = time.monotonic()
+        try:
+            episodes = self.sample()
+        except EnvironmentKeepsFailing:
+            episodes = []
+        failures, self.failures = self.failures, []
+        return Fragment(episodes, self.get_metrics(), time.monotonic() - started, failures)
+
+    def begin_anew(self, entropy: Iterable[int]) -> None:
+        """Drop the episodes in progress and seed environments and policy from `entropy` and the runner's index."""
+        self._seed = _draw(*entropy, self.worker_index)
+        self._needs_initial_reset = True
+        update_global_seed_if_necessary("torch", self._seed)
+
+    def _try_env_reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
+        while True:
+            try:
+                observations, infos = self.env.reset(seed=seed, options=options)
+            except Exception as error:  # whatever a user's environment raises
+                self._rebuild(error)
+                seed = self._seed
+            else:
+                return observations, infos
+
+    def _try_env_step(self, actions: Any) -> Any:
+        try:
+            return self.env.step(actions)
+        except Exception as error:  # whatever a user's environment raises
+            self._rebuild(error)
+            return ENV_STEP_FAILURE
+
+    def _rebuild(self, error: Exception) -> None:
+        self.failures.append(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        if len(self.failures) > REBUILDS_PER_REQUEST:
+            self._needs_initial_reset = True
+            raise EnvironmentKeepsFailing
+        self._seed = _draw(self._seed or 0, 1)
+        try:
+            self.make_env()
+        except Exception as failure:  # whatever a user's environment raises
+            self._rebuild(failure)
+
+
+def _draw(*entropy: int) -> int:
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0]) >> 2
+
+
+class SpreadEnvRunnerGroup(EnvRunnerGroup):
+    """Env runners on as many nodes as there are, instead of on as few as will do."""
+
+    def _setup(self, **kwargs: Any) -> None:
+        self._remote_args["scheduling_strategy"] = "SPREAD"
+        super()._setup(**kwargs)
+
+
+@contextlib.contextmanager
+def env_runner_placement(strategy: str) -> Iterator[None]:
+    """Place the env runners of algorithms that are set up meanwhile.
+
+    RLlib leaves that to the placement group it runs in. A Tune trial has one; a driver has none, and RLlib no setting.
+    """
+    if strategy != "SPREAD" or get_current_placement_group() is not None:
+        yield
+        return
+    rllib_algorithm.EnvRunnerGroup = SpreadEnvRunnerGroup
+    try:
+        yield
+    finally:
+        rllib_algorithm.EnvRunnerGroup = EnvRunnerGroup
+
+
+class EnvRunners:
+    """The env runners from where their fragments arrive: which are idle, at work, lost, or silent for too long.
+
+    A runner that is lost, with its process or its node, is started again by Ray as soon as there is room; until then
+    the others go on alone, and asking whether it is back never waits for it. A runner that has not answered a request
+    for `patience_s`, and ten times as long as requests usually take, is taken to hang; it is killed and so replaced.
+
+    Attributes:
+        faults: `lost_runners`, of those `silent_runners`; `lost_fragments`, requests that died with their runner;
+            `environment_rebuilds`.
+    """
+
+    def __init__(self, group: EnvRunnerGroup, patience_s: float | None) -> None:
+        self._group, self._manager = group, group._worker_manager
+        self._patience_s = float("inf") if patience_s is None else patience_s
+        self._requested: dict[int, float] = {}  # runner at work -> since when
+        self._known = set(self._group.healthy_env_runner_ids())
+        self._took_s: deque[float] = deque([0.0], maxlen=50)
+        self._silent_in_a_row = 0
+        self._asked: dict[int, Any] = {}  # lost runner -> the open question whether it is back
+        self._ask_at = 0.0
+        self._reasons: set[str] = set()
+        self._rebuilt_at: list[int] = []
+        self.faults = dict.fromkeys(("lost_runners", "silent_runners", "lost_fragments", "environment_rebuilds"), 0)
+
+    @property
+    def remote(self) -> bool:
+        """Whether there are runners in processes of their own."""
+        return bool(self._group.num_remote_env_runners())
+
+    @property
+    def at_work(self) -> int:
+        """Requests that have not been answered."""
+        return len(self._requested)
+
+    def nodes(self) -> int:
+        """On how many nodes the runners are."""
+        return len(set(self._group.foreach_env_runner(_node, local_env_runner=not self.remote)))
+
+    def request(self, weights: Weights, limit: int) -> None:
+        """Let idle runners, at most `limit`, take the weights and collect a fragment."""
+        idle = sorted(self._known - self._requested.keys())[:limit]
+        if idle:  # an empty list would mean all runners to RLlib
+            self._group.foreach_env_runner_async(
+                _answer, TAG, kwargs={"state": ray.put(weights())}, remote_worker_ids=idle
+            )
+            self._requested |= dict.fromkeys(idle, time.monotonic())
+
+    def fetch(self, wait_s: float = FETCH_WAIT_S) -> list[Fragment]:
+        """The fragments that are ready, by runner; after a wait of at most `wait_s` if there is none."""
+        fetch = self._group.fetch_ready_async_reqs
+        # A wait lasts until all runners have finished, so it must not begin while one of them has.
+        ready = fetch(tags=TAG) or fetch(tags=TAG, timeout_seconds=wait_s)
+        for index, fragment in ready:
+            self._requested.pop(index, None)
+            self._took_s.append(fragment.seconds)
+            self._silent_in_a_row = 0
+        self._notice_silent()
+        self._notice_lost("its process was killed, or its node is gone")
+        return [fragment for _, fragment in sorted(ready, key=lambda pair: pair[0])]
+
+    def answer_all(self, weights: Weights, limit: int) -> list[Fragment]:
+        """One fragment of each runner, at most `limit`, waiting for all of them; of the local one if it is the only."""
+        if not self.remote:
+            local: SkillEnvRunner = self._group.local_env_runner
+            return [local.answer(weights())]
+        self.request(weights, limit)
+        fragments: list[Fragment] = []
+        while self._requested:
+            fragments += self.fetch(wait_s=ASK_INTERVAL_S)
+        return fragments
+
+    def forget_requests(self) -> None:
+        """Throw away the answers to what was asked for. All must be there: whatever runs on the runners comes after."""
+        self._group.fetch_ready_async_reqs(tags=TAG)
+        self._requested.clear()
+
+    def returned(self) -> list[int]:
+        """Lost runners that are back. Does not wait for them, unless none is left."""
+        missing = [index for index in self._manager.actor_ids() if index not in self._known]
+        if not missing:
+            return []
+        if time.monotonic() >= self._ask_at:
+            self._ask_at = time.monotonic() + ASK_INTERVAL_S
+            for index in missing:
+                if index not in self._asked:
+                    self._asked[index] = self._manager.actors()[index].ping.remote()
+        if not self._known:
+            time.sleep(0.1)  # nobody could be at work
+        questions = list(self._asked.values())
+        answered = ray.wait(questions, num_returns=len(questions), timeout=0)[0] if questions else []
+        back = []
+        for index in [index for index, question in self._asked.items() if question in answered]:
+            try:
+                ray.get(self._asked.pop(index))
+            except RayError:
+                continue
+            self._manager.set_actor_state(index, healthy=True)
+            back.append(index)
+        self._known |= set(back)
+        return back
+
+    def count_rebuilds(self, failures: Sequence[str], skill_steps: int) -> None:
+        """Count what the environment raised within one request; `skill_steps` is when.
+
+        Raises:
+            SkildError: the environment fails again and again.
+        """
+        for reason in failures:
+            kind = reason.split(":")[0]
+            if kind not in self._reasons:
+                self._reasons.add(kind)
+                print(f"environment: {reason}; it is rebuilt, counted as environment_rebuilds", flush=True)
+        self.faults["environment_rebuilds"] += len(failures)
+        self._rebuilt_at = [*self._rebuilt_at, *[skill_steps] * len(failures)][-REBUILDS:]
+        in_window = sum(skill_steps - at < REBUILD_WINDOW for at in self._rebuilt_at)
+        if in_window == REBUILDS or len(failures) > REBUILDS_PER_REQUEST:
+            raise SkildError(
+                f"the environment fails too often: {in_window} times within the last {REBUILD_WINDOW} skill steps, "
+                f"last with {failures[-1]}"
+            )
+
+    def _notice_lost(self, why: str) -> None:
+        healthy = set(self._group.healthy_env_runner_ids())
+        lost = sorted(self._known - healthy)
+        self._known &= healthy
+        if lost:
+            fragments = sum(self._requested.pop(index, None) is not None for index in lost)
+            self.faults["lost_runners"] += len(lost)
+            self.faults["lost_fragments"] += fragments
+            names = ", ".join(map(str, lost))
+            print(
+                f"env runner {names} lost ({why}), and {fragments} fragments with it; {len(healthy)} of "
+                f"{len(self._manager.actor_ids())} go on, it comes back as soon as the cluster has room",
+                flush=True,
+            )
+
+    def _notice_silent(self) -> None:
+        now, limit = time.monotonic(), max(self._patience_s, SILENCE_FACTOR * statistics.median(self._took_s))
+        for index in [index for index, since in self._requested.items() if now - since > limit]:
+            ray.kill(self._manager.actors()[index], no_restart=False)
+            self._manager.set_actor_state(index, healthy=False)
+            self._silent_in_a_row += 1
+            self.faults["silent_runners"] += 1
+            self._notice_lost(f"it did not answer for {limit:.0f} s and was killed: its environment hangs")
+        if self._silent_in_a_row > 2 * len(self._manager.actor_ids()):
+            raise SkildError(
+                f"no env runner answers within {limit:.0f} s: the environment hangs, or it is that slow; in that case "
+                "raise rollout.answer_timeout_s or lower rollout.skill_steps_per_fragment"
+            )
+
+
+def _answer(runner: SkillEnvRunner, state: dict[str, Any]) -> Fragment:
+    return runner.answer(state)
+
+
+def _node(runner: SkillEnvRunner) -> str:
+    return str(ray.get_runtime_context().get_node_id())

@@ -1,0 +1,181 @@
+"""Plain SAC with demonstrations in its replay, as an RLlib algorithm: configuration, and what it stores and draws."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.tune.registry import register_env
+
+from skild_ray.algorithms.off_policy import OffPolicy, OffPolicyConfig, Pace
+from skild_ray.algorithms.replay import SkillReplay
+from skild_ray.algorithms.sac.demonstrations import load_demonstrations
+from skild_ray.algorithms.sac.sac_learner import SACTorchLearner
+from skild_ray.algorithms.sac.sac_rl_module import SACTorchRLModule
+from skild_ray.algorithms.transitions import Rows
+from skild_ray.config import SAC as Settings
+from skild_ray.config import Experiment, Source
+from skild_ray.data.sources import as_datasets
+from skild_ray.envs.action_env import ActionVectorEnv
+from skild_ray.envs.registry import make_env
+
+ACTION_ENV = "skild_ray/actions"
+COLUMNS = ("obs", "actions", "returns", "next_obs", "bootstrap")
+
+
+def make_action_env(context: Mapping[str, Any]) -> ActionVectorEnv:
+    """The vector environment of one env runner, from RLlib's environment context."""
+    torch.set_num_threads(1)
+    return ActionVectorEnv([lambda: make_env(context["id"], context["kwargs"])] * context.get("num_envs", 1))
+
+
+register_env(ACTION_ENV, make_action_env)
+
+
+class SACConfig(OffPolicyConfig):
+    """Configuration of `SAC`.
+
+        config = (
+            SACConfig()
+            .environment("skild_ray/Kitchen-v0", env_config={"task": "mkls"})
+            .demonstrations("kitchen/teleop-complete15-v2")
+            .training(total_env_steps=200_000)
+        )
+        algo = config.build_algo()
+
+    `training` takes every field of `skild_ray.config.SAC`, which documents them, and nothing unknown.
+    """
+
+    section = Settings
+    vector_env = ACTION_ENV
+    make_vector_env = staticmethod(make_action_env)
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        super().__init__(algo_class=algo_class or SAC)
+        self.demonstration_sources: list[dict[str, Any]] = []
+
+    @classmethod
+    def from_experiment(cls, experiment: Experiment) -> Self:
+        """The algorithm that an experiment file describes; scripted demonstrations are made where they are missing."""
+        assert experiment.sac is not None
+        sources = as_datasets(
+            experiment.data.demonstrations, experiment, "demonstrations", experiment.resources.data_workers
+        )
+        return super().from_experiment(experiment).training(**experiment.sac.model_dump()).demonstrations(*sources)
+
+    def demonstrations(self, *sources: str | Source) -> Self:
+        """Name the stored data sets that hold the demonstrations; they must have rewards."""
+        found = [Source(dataset=source) if isinstance(source, str) else source for source in sources]
+        self.demonstration_sources = [source.model_dump() for source in found]
+        return self
+
+    @property
+    def sources(self) -> Sequence[Source]:
+        """What `demonstrations` named."""
+        return [Source.model_validate(source) for source in self.demonstration_sources]
+
+    @property
+    def settings(self) -> Settings:
+        """The fields of `config.SAC`, validated."""
+        settings: Settings = self.validated()
+        return settings
+
+    def validate(self) -> None:
+        super().validate()
+        if self.low_level_env is None or not self.demonstration_sources:
+            raise ValueError("SACConfig needs .environment(ID) and .demonstrations(DATASET)")
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        return RLModuleSpec(module_class=SACTorchRLModule)
+
+    def get_default_learner_class(self) -> type:
+        return SACTorchLearner
+
+    @property
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        return {"sac": self.settings.model_dump()}
+
+
+class SAC(OffPolicy):
+    """Learning over the environment's own actions: a step is one environment step.
+
+    Demonstrations are in a replay of their own, from which a fixed share of every batch comes, half by default
+    (symmetric sampling, as of Ball et al., "Efficient Online Reinforcement Learning with Offline Data", 2023): they are
+    never overwritten, and do not get rarer as experience grows.
+
+    RLlib's own SAC has the same losses (Huber's in place of the square), but neither its replay nor its temperature is
+    in checkpoints on the new API stack, and it draws episodes one by one, at several times the cost of an update. This
+    one shares the loop, the replay and the checkpoints of SkiLD, with which it is compared.
+    """
+
+    config: SACConfig
+
+    @classmethod
+    def get_default_config(cls) -> SACConfig:
+        return SACConfig()
+
+    def setup(self, config: SACConfig) -> None:
+        self.settings = settings = config.settings
+        super().setup(config)
+        env = make_env(config.low_level_env or "", config.low_level_kwargs)
+        try:
+            rows = load_demonstrations(config.sources, env)
+        finally:
+            env.close()
+        capacities = settings.replay_capacity, sum(len(part["rewards"]) for part in rows)
+        self.replay, self._demonstrations = (
+            SkillReplay(
+                capacity,
+                rows[0]["obs"].shape[1],
+                rows[0]["actions"].shape[1],
+                n_step=1,
+                discount=settings.discount,
+                horizon=1,
+                seed=int(seed),
+                columns={},
+            )
+            for capacity, seed in zip(
+                capacities, np.random.SeedSequence([config.seed or 0, 2]).generate_state(2), strict=True
+            )
+        )
+        for index, part in enumerate(rows):
+            self._demonstrations.add(str(index), part, ended=True)
+
+    @property
+    def pace(self) -> Pace:
+        settings = self.settings
+        return Pace(
+            settings.total_env_steps,
+            1,
+            settings.batch_size,
+            settings.updates_per_env_step * settings.batch_size,
+            settings.warmup_env_steps,
+            settings.synchronous,
+        )
+
+    def _rows(self, episode: SingleAgentEpisode, rows: Rows) -> Rows | None:
+        return rows
+
+    def _draw(self, updates: int, size: int) -> dict[str, NDArray]:
+        given = round(size * self.settings.demonstration_share)
+        parts = [
+            {name: column.reshape(updates, count, *column.shape[1:]) for name, column in drawn.items()}
+            for replay, count in ((self._demonstrations, given), (self.replay, size - given))
+            if count
+            for drawn in (replay.sample(updates * count),)
+        ]
+        joined = {name: np.concatenate([part[name] for part in parts], axis=1) for name in COLUMNS}
+        return {name: column.reshape(updates * size, *column.shape[2:]) for name, column in joined.items()}
+
+    def _own_state(self) -> dict[str, Any]:
+        return {
+            "demonstrations": self._demonstrations.get_state(),
+            "sources": self.config.demonstration_sources,
+            "sac": self.settings.model_dump(),
+        }
+
+    def _set_own_state(self, state: Mapping[str, Any]) -> None:
+        self._demonstrations.set_state(state["demonstrations"])

@@ -1,0 +1,115 @@
+"""Weights & Biases: one run for all stages, each with a step axis of its own."""
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skild_ray.config import Experiment, Wandb
+from skild_ray.errors import ConfigError
+from skild_ray.tracking.external import ExternalRun
+from skild_ray.tracking.files import Row
+
+if TYPE_CHECKING:
+    import wandb
+
+INIT_TIMEOUT_S = 30.0
+FINISH_TIMEOUT_S = 60.0
+FLUSH_INTERVAL_S = 0.1
+
+
+class WandbRun(ExternalRun):
+    """Metrics as `<stage>/<name>`, the evaluation in the summary, the page as `report`, videos as `videos/<name>`.
+
+    A server that is out of reach when the run is opened makes it an offline run, to be sent later by `wandb sync`.
+
+    Raises:
+        ConfigError: the package is missing, or there is no login for an online run.
+    """
+
+    title = "Weights & Biases"
+    settle_s = 5.0
+
+    def __init__(self, experiment: Experiment, settings: Wandb) -> None:
+        super().__init__(experiment.run_dir / "wandb.json")
+        try:
+            import wandb
+        except ImportError:
+            raise ConfigError(
+                "tracking.wandb: the package is missing; pip install 'skild_ray[wandb]', or leave it out with --set "
+                "tracking.wandb.mode=disabled"
+            ) from None
+        self._wandb, self._experiment, self._settings = wandb, experiment, settings
+        self._run: wandb.Run | None = None
+        self._axes: set[str] = set()
+        wandb.setup(wandb.Settings(silent=True))
+        if settings.mode == "online" and not wandb.login(prompt=False, verify=False):
+            raise ConfigError(
+                "tracking.wandb: no login; run wandb login, set WANDB_API_KEY, or keep the run on disk with --set "
+                "tracking.wandb.mode=offline"
+            )
+
+    def _open(self) -> None:
+        self.id = self.id or uuid.uuid4().hex[:12]
+        self._note(0)
+        self._axes.clear()
+        reason = None
+        if self._settings.mode == "online":
+            try:
+                self._run = self._init("online")
+                print(f"{self.title}: {self._run.url}", flush=True)
+                return
+            except Exception as error:  # no server, or one that refuses: its own client tries for a while
+                reason = " ".join(str(error).split())[:200]
+                self._wandb.teardown()  # its service holds on to the id of the run that failed
+        self._run = self._init("offline")
+        where = self._experiment.run_dir / "wandb"
+        cause = f" ({reason})" if reason else ""
+        print(f"{self.title}: offline in {where}{cause}; send it with: wandb sync {where}", flush=True)
+
+    def _init(self, mode: Any) -> "wandb.Run":
+        experiment, settings = self._experiment, self._settings
+        return self._wandb.init(
+            project=settings.project,
+            entity=settings.entity,
+            group=settings.group,
+            tags=settings.tags,
+            name=experiment.name,
+            id=self.id,
+            resume="allow",
+            mode=mode,
+            dir=str(experiment.run_dir),
+            config=experiment.model_dump(mode="json"),
+            settings=self._wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=INIT_TIMEOUT_S,
+                finish_timeout=FINISH_TIMEOUT_S,
+                x_transaction_log_flush_interval=FLUSH_INTERVAL_S,  # its own 15 s would be lost in a kill
+            ),
+        )
+
+    def _send(self, stage: str, row: Row) -> None:
+        assert self._run
+        if stage not in self._axes:
+            self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/{next(iter(row))}")
+            self._axes.add(stage)
+        self._log({f"{stage}/{name}": value for name, value in row.items()})
+
+    def _send_outcome(self, results: Mapping[str, Any], report: Path, videos: list[Path]) -> None:
+        assert self._run
+        self._run.summary.update({"evaluation": dict(results)})
+        media: dict[str, Any] = {"report": self._wandb.Html(str(report), inject=False)}
+        media |= {f"videos/{path.stem}": self._wandb.Video(str(path), format="mp4") for path in videos}
+        self._log(media)
+        self._note()
+
+    def _log(self, content: dict[str, Any]) -> None:
+        # A step of our own: it goes on where the run was left, which an offline run does not know.
+        assert self._run
+        self._run.log(content, step=self.sent, commit=True)
+
+    def _finish(self, succeeded: bool) -> None:
+        if self._run:
+            self._run.finish(exit_code=0 if succeeded else 1)
+        self._run = None

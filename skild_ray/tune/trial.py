@@ -1,0 +1,131 @@
+"""One trial: stage 4 of a configuration, report by report, so that it can be judged, stopped, cloned and resumed."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune import PlacementGroupFactory
+from ray.tune.result import DONE, SHOULD_CHECKPOINT
+
+from skild_ray.algorithms.checkpoints import ROWS_FILE, Row
+from skild_ray.algorithms.off_policy import OffPolicy
+from skild_ray.algorithms.train import (
+    algorithm_config,
+    check_finite,
+    checkpoint_is_due,
+    metrics_row,
+    publish_policy,
+    require_budget,
+    stage_name,
+    try_environment,
+)
+from skild_ray.artifacts import open_artifact
+from skild_ray.config import with_values
+from skild_ray.errors import SkildError
+from skild_ray.evaluation.policy import load_agent
+from skild_ray.evaluation.rollouts import play, summarise
+from skild_ray.pipeline import Run
+from skild_ray.tune.offline import trial_run
+from skild_ray.tune.sweep import EVALUATION_METRICS, Sweep, Values
+
+RESULT_FILE = "result.json"
+
+
+class Trial(tune.Trainable):
+    """Trains `config`, values by key, on the offline artifacts it shares with others.
+
+    Its run is `trials/<trial id>` in the sweep's folder. A report comes each `progress.report_interval_s`, a checkpoint
+    each `progress.checkpoint_interval_s`. A trial that has finished before says so at once.
+    """
+
+    def setup(self, config: Values, sweep: Sweep) -> None:
+        self._values, self._sweep = dict(config), sweep
+        self.experiment = trial_run(with_values(sweep.base, config), sweep.folder, self.trial_id)
+        self._rows: list[Row] = []
+        self._saved = time.monotonic()
+        self._algo: OffPolicy | None = None
+        if not self._finished() and sweep.offline_stage is None:
+            run = Run(self.experiment)
+            self._made_from = run.fingerprint(stage_name(self.experiment)), run.direct_data()
+            settings = algorithm_config(self.experiment)
+            self._subtasks = try_environment(settings)
+            self._algo = settings.build_algo()
+
+    def step(self) -> dict[str, Any]:
+        if finished := self._finished():
+            return finished
+        if self._algo is None:
+            artifact = open_artifact(self.experiment.run_dir, str(self._sweep.offline_stage))
+            return self._finish({self._sweep.metric: artifact.facts["best_validation_loss"]})
+        if not self._algo.finished:
+            return self._train(self._algo)
+        if not self._rows:
+            require_budget(self._algo, self.experiment)
+        publish_policy(self._algo, self.experiment, self._rows, *self._made_from)
+        return self._finish(self._rows[-1] | self._evaluation())
+
+    def _train(self, algo: OffPolicy) -> dict[str, Any]:
+        started, before = time.monotonic(), self._rows[-1]["seconds"] if self._rows else 0.0
+        steps = algo.counts["env_steps"]
+        row = metrics_row(algo.train(), algo, self._subtasks, before + time.monotonic() - started)
+        check_finite(row, self.experiment)
+        self._rows.append(row)
+        due = checkpoint_is_due(self.experiment, steps, algo, self._saved)
+        return row | {SHOULD_CHECKPOINT: due or algo.finished}
+
+    def _evaluation(self) -> Row:
+        """Results of the deterministic policy, if the metric is one of them."""
+        if self._sweep.metric not in EVALUATION_METRICS:
+            return {}
+        settings, agent = self.experiment.evaluation, load_agent(self.experiment.run_dir)
+        played = play(agent, settings.episodes, settings.seed, deterministic=True)
+        results = summarise(played, agent.env_steps, settings.seed)
+        return {name: results[name.removeprefix("evaluation.")] for name in EVALUATION_METRICS}
+
+    def _finish(self, row: Row) -> dict[str, Any]:
+        """The last report. It is kept, so that a sweep which is killed before it has noted it need not ask again."""
+        if self._sweep.metric not in row:
+            raise SkildError(f"no episode has ended, so that '{self._sweep.metric}' is unknown; raise total_env_steps")
+        content = json.dumps({"values": self._values, "row": row})
+        (self.experiment.run_dir / RESULT_FILE).write_text(content)
+        return row | {DONE: True}
+
+    def _finished(self) -> dict[str, Any] | None:
+        path = self.experiment.run_dir / RESULT_FILE
+        stored = json.loads(path.read_text()) if path.exists() else {}
+        return stored["row"] | {DONE: True} if stored.get("values") == self._values else None
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """As stage 4 of a pipeline writes them; nothing for a trial that has finished."""
+        self._saved = time.monotonic()
+        if self._algo:
+            self._algo.save_to_path(checkpoint_dir)
+        (Path(checkpoint_dir) / ROWS_FILE).write_text(json.dumps(self._rows))
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Go on from a trial's checkpoint, this one's or another's, with the settings of this configuration."""
+        self._rows = json.loads((Path(checkpoint) / ROWS_FILE).read_text())
+        if self._algo:
+            self._algo.restore_from_path(str(checkpoint))
+
+    def reset_config(self, new_config: Values) -> bool:
+        """Become another trial: this process has everything loaded that a new one would have to."""
+        self.cleanup()
+        Trial.setup(self, new_config, self._sweep)
+        return True
+
+    def cleanup(self) -> None:
+        if self._algo:
+            self._algo.stop()
+
+
+def trial_resources(sweep: Sweep, values: Values) -> PlacementGroupFactory:
+    """One group for the learner and all env runners of a trial: it starts when all have their place, or waits."""
+    if sweep.offline_stage:
+        return PlacementGroupFactory([{"CPU": 1}])
+    experiment = with_values(sweep.base, values)
+    config = algorithm_config(experiment)
+    algorithm: type[OffPolicy] = config.algo_class
+    return algorithm.default_resource_request(config.to_dict())

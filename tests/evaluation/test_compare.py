@@ -1,0 +1,123 @@
+"""Runs beside each other: what the table says, what the figure holds, and which mistakes are one line."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from pretrained import tiny_experiment
+
+from skild_ray.artifacts import publish
+from skild_ray.config import Algorithm
+from skild_ray.errors import ArtifactError, ConfigError, SkildError
+from skild_ray.evaluation.compare import band, compare, read_method
+from skild_ray.evaluation.results import without_rl
+
+SVG = "{http://www.w3.org/2000/svg}"
+Make = Callable[..., Path]
+
+
+def _result(subtasks: float, success: float, episodes: int = 100) -> dict[str, Any]:
+    both = {"episodes": episodes, "seed": 1000, "env_steps_trained": 2_000}
+    both |= {"subtasks_mean": subtasks, "success_rate": success}
+    return both | {"sampled": both | {"subtasks_mean": subtasks / 2, "success_rate": success / 2}}
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Publishes a run of a seed whose curve is given as (env steps, sub-tasks solved); the folder of the run."""
+
+    def make(
+        name: str,
+        curve: Sequence[tuple[float, float | None]] = ((100, 0.0), (2_000, 2.0)),
+        evaluation: dict[str, Any] | None = None,
+        stage: str = "demo_rl",
+        seed: int = 0,
+    ) -> Path:
+        experiment = tiny_experiment(tmp_path, name=name, seed=seed)
+        rows = [
+            {"env_steps": steps} | ({} if value is None else {"subtasks_solved": value, "success": value / 4})
+            for steps, value in curve
+        ]
+        made = {"fingerprint": "f", "data": {}, "inputs": [], "facts": {}}
+        artifact = publish(experiment, stage, {"w": torch.zeros(1)}, rows, **made)  # type: ignore[arg-type]
+        if evaluation:
+            (artifact.path / "evaluation.json").write_text(json.dumps(evaluation))
+        return experiment.run_dir
+
+    return make
+
+
+def test_table_and_figure(make: Make, tmp_path: Path) -> None:
+    initial, posterior = _result(1.0, 0.0), _result(2.0, 0.1)
+    first = make("a", evaluation=_result(3.0, 0.5) | {"initial": initial, "posterior": posterior})
+    second = make("b", evaluation=_result(4.0, 1.0) | {"initial": posterior}, seed=7)
+    plain = make("c", evaluation=_result(0.4, 0.0), stage="sac")
+    methods = [read_method(f"SkiLD={first},{second}"), read_method(f"SAC={plain / 'sac'}")]
+    cloned = read_method(f"Skill BC={first},{second}", trained=False)
+    text = compare([*methods, cloned], tmp_path / "figure.svg")
+    assert text.splitlines()[0].startswith("Sub-tasks solved over 100 episodes of evaluation seed 1000")
+    assert "| SkiLD | 3.50 (3.00) | 1.75 (1.50) | 2,000 | 0, 7 |" in text
+    assert "| SAC | 0.40 (0.40) | 0.20 (0.20) | 2,000 | 0 |" in text
+    assert "| Skill BC | 2.00 (2.00) | 1.00 (1.00)" in text, "the posterior, not the policy with another sigma"
+    root = ElementTree.parse(tmp_path / "figure.svg").getroot()
+    assert root.tag == f"{SVG}svg"
+    labels = {"".join(node.itertext()) for node in root.iter(f"{SVG}text")}
+    assert {"SkiLD", "SAC", "Skill BC, deterministic", "Skill BC, sampled", "sub-tasks solved"} <= labels
+
+
+def test_success_where_there_is_one_subtask(make: Make, tmp_path: Path) -> None:
+    run = make("a", evaluation=_result(0.9, 0.9))
+    text = compare([read_method(f"SkiLD={run}")], tmp_path / "figure.svg")
+    assert text.startswith("Success")
+    assert "| SkiLD | 0.90 (0.90) | 0.45 (0.45)" in text
+
+
+def test_curves_of_different_steps(make: Make) -> None:
+    """Both are straight lines between their own steps, so that interpolation is exact."""
+    first = make("a", [(50, None), (100, 0.0), (1_000, 0.9), (2_000, 1.9)], _result(1.0, 0.1))
+    second = make("b", [(300, 2.3), (1_500, 3.5)], _result(1.0, 0.1))
+    steps, mean, low, high = band(read_method(f"SkiLD={first},{second}").runs, "subtasks_solved")
+    assert (steps[0], steps[-1]) == (300, 1_500)
+    np.testing.assert_allclose(low, steps / 1_000 - 0.1, atol=1e-9)
+    np.testing.assert_allclose(high, steps / 1_000 + 2, atol=1e-9)
+    np.testing.assert_allclose(mean, (low + high) / 2)
+
+
+def test_mistakes_are_one_line(make: Make, tmp_path: Path) -> None:
+    run, other = make("a", evaluation=_result(1.0, 0.1)), make("b", evaluation=_result(1.0, 0.1, episodes=50))
+    empty, apart = make("c", [(100, None)], _result(1.0, 0.1)), make("d", [(5_000, 1.0)], _result(1.0, 0.1))
+    mistakes: list[tuple[type[SkildError], str, Callable[[], object]]] = [
+        (ConfigError, "NAME=RUN", lambda: read_method(str(run))),
+        (ArtifactError, "no run with", lambda: read_method(f"x={tmp_path / 'absent'}")),
+        (ArtifactError, "not evaluated yet", lambda: read_method(f"x={make('e')}")),
+        (ArtifactError, "no policy without", lambda: read_method(f"x={run}", trained=False)),
+        (ConfigError, "evaluated over 50", lambda: compare([read_method(f"x={run},{other}")], tmp_path / "x.svg")),
+        (ArtifactError, "train for longer", lambda: compare([read_method(f"x={empty}")], tmp_path / "x.svg")),
+        (ArtifactError, "in common", lambda: compare([read_method(f"x={run},{apart}")], tmp_path / "x.svg")),
+        (ArtifactError, "cannot write", lambda: compare([read_method(f"x={run}")], tmp_path / "no" / "x.svg")),
+    ]
+    for kind, message, call in mistakes:
+        with pytest.raises(kind, match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    make("a", evaluation=_result(1.0, 0.1), stage="imitation")
+    with pytest.raises(ArtifactError, match="more than one policy"):
+        read_method(f"x={run}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("initial",)),
+        ({"policy_init_scale": 0.4}, ("initial", "posterior")),
+        ({"policy_init": "prior", "policy_init_scale": 0.4}, ("initial",)),
+    ],
+)
+def test_the_posterior_is_evaluated_once(tmp_path: Path, changes: dict[str, Any], expected: tuple[str, ...]) -> None:
+    experiment = tiny_experiment(tmp_path)
+    assert without_rl(experiment.model_copy(update={"algorithm": Algorithm(**changes)})) == expected
