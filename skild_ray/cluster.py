@@ -31,15 +31,30 @@ def connect() -> None:
                 raise
             ray.shutdown()  # Ray gives up on its own start after 30 s, which a busy machine can exceed: once more
             ray.init(logging_level=logging.ERROR, **local)
-    except AuthenticationError as error:
-        reason = " ".join(error.message.split()).rstrip(".")
-        raise SkildError(
-            f"cannot connect to Ray at {address}: {reason}; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
-            "RAY_AUTH_TOKEN_PATH to the token of the cluster"
-        ) from error
     except Exception as error:  # it raises plain Exceptions, too
-        reason = " ".join(str(error).split())
-        raise SkildError(f"cannot {f'connect to Ray at {address}' if address else 'start Ray'}: {reason}") from error
+        if refused := _refused_token(error):
+            raise SkildError(
+                f"cannot connect to Ray at {address}: {refused}; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+                "RAY_AUTH_TOKEN_PATH to the token of the cluster"
+            ) from error
+        raise SkildError(
+            f"cannot {f'connect to Ray at {address}' if address else 'start Ray'}: {_one_line(error)}"
+        ) from error
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)  # it announces its API stack at every start
     # A lost env runner gets one line of ours instead of a traceback.
     logging.getLogger("ray.rllib.utils.actor_manager").setLevel(logging.CRITICAL)
+
+
+def _refused_token(error: BaseException | None) -> str | None:
+    """What Ray says of our token, where that is why it failed: as such, or deep in what it was raised from."""
+    while error is not None:
+        if isinstance(error, AuthenticationError):
+            return " ".join(error.message.split()).rstrip(".")
+        if "InvalidAuthToken" in str(error):
+            return "it wants another token than ours"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -96,7 +96,8 @@ class Cluster:
         """Let a driver in this process' place join the cluster, with variables of the environment changed."""
         return subprocess.run(
             [sys.executable, "-c", "from skild_ray.cluster import connect; connect()"],
-            env=self.environment | {"RAY_ADDRESS": self.address} | environment,
+            # Ray asks 20 times, a second apart, before it believes that a token is wrong.
+            env=self.environment | {"RAY_ADDRESS": self.address, "RAY_NUM_REDIS_GET_RETRIES": "1"} | environment,
             cwd=self.checkout,
             capture_output=True,
             text=True,
