@@ -234,7 +234,7 @@ def metrics_row(result: Mapping[str, Any], algo: OffPolicy, subtasks: Sequence[s
     if "subtasks_solved" in row:
         row |= completion_rates(algo.recent_episodes["subtasks_solved"], subtasks)
     learner = result.get("learners", {}).get(DEFAULT_MODULE_ID, {})
-    # RLlib's own numbers of parameters and steps are not metrics, and not known any more after a restore.
+    # RLlib's own numbers of parameters and steps are not metrics, and mostly unknown.
     return row | {
         name: float(value)
         for name, value in learner.items()
