@@ -42,8 +42,8 @@ def save_checkpoint(algo: OffPolicy, work: Path, rows: list[Row], keep: int) -> 
 
 def restore_newest(algo: OffPolicy, work: Path, budget: int) -> list[Row]:
     """Restore the newest undamaged checkpoint within the budget, if there is one; the rows of metrics up to it."""
-    stored = [name for name in storage.names(work) if name.startswith(PREFIX)]
-    for path in sorted({*_checkpoints(work), *(work / name for name in stored)}, reverse=True):
+    stored = storage.names(work)
+    for path in reversed(_checkpoints(work)):
         if int(path.name.removeprefix(PREFIX)) > budget:
             continue
         if path.name in stored:
@@ -59,7 +59,9 @@ def restore_newest(algo: OffPolicy, work: Path, budget: int) -> list[Row]:
 
 
 def _checkpoints(work: Path) -> list[Path]:
-    return sorted(work.glob(f"{PREFIX}*"))
+    """All there are, also those that are only where the run belongs."""
+    stored = (work / name for name in storage.names(work) if name.startswith(PREFIX))
+    return sorted({*work.glob(f"{PREFIX}*"), *stored})
 
 
 def _files(folder: Path) -> list[Path]:

@@ -234,7 +234,12 @@ def metrics_row(result: Mapping[str, Any], algo: OffPolicy, subtasks: Sequence[s
     if "subtasks_solved" in row:
         row |= completion_rates(algo.recent_episodes["subtasks_solved"], subtasks)
     learner = result.get("learners", {}).get(DEFAULT_MODULE_ID, {})
-    return row | {name: float(value) for name, value in learner.items() if isinstance(value, int | float)}
+    # RLlib's own numbers of parameters and steps are not metrics, and mostly unknown.
+    return row | {
+        name: float(value)
+        for name, value in learner.items()
+        if isinstance(value, int | float) and not name.startswith("num_")
+    }
 
 
 def completion_rates(solved: Sequence[float], subtasks: Sequence[str]) -> Row:

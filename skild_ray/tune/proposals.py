@@ -37,11 +37,13 @@ def searcher(sweep: Sweep) -> Searcher:
     if sweep.search != "optuna":
         return Listed(sweep.configurations())
     try:
-        from optuna.samplers import TPESampler
+        import optuna
     except ImportError:
         raise ConfigError("search: optuna is not installed; pip install 'skild_ray[tune]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = optuna.samplers.TPESampler(seed=sweep.search_seed)
     space = OptunaSearch.convert_search_space({key: dimension.domain for key, dimension in sweep.space.items()})
-    return OptunaSearch(space=space, metric=sweep.metric, mode=sweep.mode, sampler=TPESampler(seed=sweep.search_seed))
+    return OptunaSearch(space=space, metric=sweep.metric, mode=sweep.mode, sampler=sampler)
 
 
 class Proposals(Searcher):
@@ -84,7 +86,8 @@ class Proposals(Searcher):
         return self._offline.require(with_values(self._sweep.base, values))
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if name := self._names.get(trial_id):  # not that of a trial begun after what a killed sweep last saved
+        name = self._names.get(trial_id)  # none, if the trial began after what a killed sweep last saved
+        if name and self._sweep.metric in result:
             self._search.on_trial_result(name, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

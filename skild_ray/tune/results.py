@@ -24,6 +24,7 @@ from skild_ray.tune.sweep import Sweep, Values
 from skild_ray.tune.trial import RESULT_FILE
 
 PAGE_FILE, BEST_FILE = "sweep.html", "best.yaml"
+FINISHED, STOPPED = "finished", "stopped early"
 LOG_WIDTH = 130
 
 
@@ -38,7 +39,11 @@ class Outcome:
     """The metric of its last report; NaN if it has none."""
     env_steps: int
     ended: str
-    """'finished', 'stopped early', or the reason why it failed."""
+    """`FINISHED`, `STOPPED`, or the reason why it failed."""
+
+    @property
+    def failed(self) -> bool:
+        return self.ended not in (FINISHED, STOPPED)
 
     @property
     def configuration(self) -> tuple[tuple[str, Any], ...]:
@@ -47,7 +52,7 @@ class Outcome:
 
 
 def outcomes(sweep: Sweep, results: ResultGrid) -> list[Outcome]:
-    """Best first: by the mean over the seeds of a configuration, then by the trial's own metric."""
+    """Best first: by the mean over the seeds of a configuration, then by the trial's own metric; failed ones last."""
     found = []
     for result in results:
         metrics, trial = result.metrics or {}, Path(result.path).name
@@ -58,17 +63,17 @@ def outcomes(sweep: Sweep, results: ResultGrid) -> list[Outcome]:
                 values=dict(result.config or {}),
                 score=float(metrics.get(sweep.metric, math.nan)),
                 env_steps=int(metrics.get("env_steps", 0)),
-                ended=reason(result.error) if result.error else "finished" if finished else "stopped early",
+                ended=reason(result.error) if result.error else FINISHED if finished else STOPPED,
             )
         )
     scores = defaultdict(list)
     for outcome in found:
-        if not math.isnan(outcome.score):
+        if not (outcome.failed or math.isnan(outcome.score)):
             scores[outcome.configuration].append(outcome.score)
     sign = -1.0 if sweep.mode == "max" else 1.0
 
     def order(outcome: Outcome) -> tuple[float, float]:
-        if math.isnan(outcome.score):
+        if outcome.failed or math.isnan(outcome.score):
             return math.inf, math.inf
         return sign * fmean(scores[outcome.configuration]), sign * outcome.score
 
@@ -95,7 +100,7 @@ def write_best(sweep: Sweep, ranking: Sequence[Outcome]) -> Path | None:
 
     None if no trial has a result.
     """
-    if not ranking or math.isnan(ranking[0].score):
+    if not ranking or ranking[0].failed or math.isnan(ranking[0].score):
         return None
     best = ranking[0]
     experiment = with_values(sweep.base, {**best.values, "name": f"{sweep.name}_best"})
@@ -112,7 +117,7 @@ def write_best(sweep: Sweep, ranking: Sequence[Outcome]) -> Path | None:
 def write_page(sweep: Sweep, ranking: Sequence[Outcome]) -> Path:
     """One self-contained page: the trials in parallel coordinates, and as a table."""
     parts = [page.element("h1", f"Sweep {sweep.name}")]
-    over = sum(outcome.ended == "finished" for outcome in ranking)
+    over = sum(outcome.ended == FINISHED for outcome in ranking)
     parts.append(
         page.note(
             f"{len(ranking)} trials of {sweep.experiment}, {over} of them finished; ranked by {sweep.metric}, "

@@ -1,6 +1,7 @@
 """Runs a sweep: Ray Tune with the trials of this package, from the start or from where it was left."""
 
 import functools
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -16,10 +17,12 @@ from ray.tune.schedulers import (
     PopulationBasedTraining,
     TrialScheduler,
 )
+from ray.tune.search import BasicVariantGenerator
 
 from skild_ray.artifacts import writable
 from skild_ray.cluster import connect
 from skild_ray.errors import ConfigError
+from skild_ray.tune.offline import OfflineRuns
 from skild_ray.tune.proposals import Proposals
 from skild_ray.tune.results import Outcome, outcomes, reason, short
 from skild_ray.tune.sweep import Sweep, clamped
@@ -44,18 +47,24 @@ def run_sweep(sweep: Sweep, resume: bool = False) -> list[Outcome]:
     Raises:
         ConfigError: it exists and is not to be resumed, or the reverse, or it is another one.
     """
-    proposals = Proposals(sweep)
+    config = _tune_config(sweep)
     _claim(sweep, resume)
     # Trials find their files by the same paths as this process, and a metric may come with the last report only.
     os.environ |= {"RAY_CHDIR_TO_TRIAL_DIR": "0", "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1"}
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one ignores that it is not wanted
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")  # what a kill can make it forget
     connect()
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # `Lines` says it in one
+    if sweep.scheduler.pbt:
+        OfflineRuns(sweep.folder, sweep.offline_stages).require(sweep.base).result()
     trainable = tune.with_resources(tune.with_parameters(Trial, sweep=sweep), functools.partial(trial_resources, sweep))
     stored = sweep.folder / TUNE_FOLDER
     if any(stored.glob("experiment_state-*.json")):
         tuner = tune.Tuner.restore(str(stored), trainable, resume_errored=True)
     else:
-        tuner = tune.Tuner(trainable, tune_config=_tune_config(sweep, proposals), run_config=_run_config(sweep))
+        tuner = tune.Tuner(
+            trainable, param_space=_param_space(sweep), tune_config=config, run_config=_run_config(sweep)
+        )
     return outcomes(sweep, tuner.fit())
 
 
@@ -78,12 +87,21 @@ def _claim(sweep: Sweep, resume: bool) -> None:
         raise ConfigError(f"{sweep.folder}: was begun with another '{different[0]}'; --resume takes the same sweep")
 
 
-def _tune_config(sweep: Sweep, proposals: Proposals) -> tune.TuneConfig:
+def _param_space(sweep: Sweep) -> dict[str, Any]:
+    """Of a population only: what its first members get is listed, what becomes of them is the scheduler's."""
+    if not sweep.scheduler.pbt:
+        return {}
+    return {"seed": sweep.base.seed, **{key: dimension.domain for key, dimension in sweep.space.items()}}
+
+
+def _tune_config(sweep: Sweep) -> tune.TuneConfig:
     count = sweep.samples if sweep.search == "optuna" else len(sweep.configurations())
+    # Tune refuses a population with any other search than its own. It has one offline configuration, trained before.
+    population = sweep.scheduler.pbt is not None
     return tune.TuneConfig(
         metric=sweep.metric,
         mode=sweep.mode,
-        search_alg=proposals,
+        search_alg=BasicVariantGenerator(sweep.configurations()) if population else Proposals(sweep),
         scheduler=_scheduler(sweep),
         num_samples=count,
         max_concurrent_trials=sweep.concurrent,

@@ -173,6 +173,8 @@ class Sweep(Section):
             raise ValueError(f"'{grids[0]}' has a grid, optuna needs a choice")
         if (self.search == "optuna" or pbt) and len(self.seeds or [0]) > 1:
             raise ValueError("seeds: optuna and pbt take one")
+        if pbt and self.search != "random":
+            raise ValueError(f"search is {self.search}, but with pbt only the first settings are drawn, at random")
         if self.metric not in EPISODE_METRICS and self.scheduler != Scheduler():
             raise ValueError(f"scheduler: '{self.metric}' is known at a trial's end only")
         for key in self.space:
@@ -292,7 +294,7 @@ def clamped(values: Values, space: Mapping[str, Dimension]) -> Values:
             inside = value if bounds is None else min(max(value, bounds[0]), bounds[1])
             yield key, round(inside) if bounds and space[key].integer else inside
 
-    return dict(moved())
+    return {key: _plain(value) for key, value in moved()}
 
 
 def _plain(value: Any) -> Any:

@@ -78,6 +78,13 @@ def shipped(folder: Path) -> Callable[..., Sweep]:
     return load
 
 
+def _share_offline(folder: Path, name: str, sweep: Sweep) -> None:
+    """Let a sweep find what another one has trained: saves the tests the time, where that has run before."""
+    sweep.folder.mkdir(parents=True)
+    if (other := folder / "runs" / name / "offline").exists():
+        (sweep.folder / "offline").symlink_to(other)
+
+
 def _results(sweep: Sweep) -> dict[str, float]:
     """When each trial that has finished did so."""
     return {path.parent.name: path.stat().st_mtime for path in sweep.folder.glob("trials/*/result.json")}
@@ -173,18 +180,20 @@ def test_sac_needs_no_offline_stages(folder: Path, ray_session: None) -> None:
 
 def test_bad_trials_are_stopped_early(shipped: Callable[..., Sweep], ray_session: None) -> None:
     grace = {"scheduler.asha.grace_env_steps": 600, "scheduler.asha.reduction_factor": 2}
-    ranking = run_sweep(shipped("maze_asha", MAZE, metric="episode_env_steps", samples=3, **grace))
-    assert len(_scored(ranking)) == 3
+    ranking = run_sweep(shipped("maze_asha", MAZE, metric="episode_env_steps", samples=2, **grace))
+    assert len(_scored(ranking)) == 2
     assert "finished" in {outcome.ended for outcome in ranking} <= {"finished", "stopped early"}
 
 
-def test_offline_stages_alone(shipped: Callable[..., Sweep], ray_session: None) -> None:
+def test_offline_stages_alone(folder: Path, shipped: Callable[..., Sweep], ray_session: None) -> None:
     space = {"skill_prior.kl_weight": {"grid": [0.1]}, "skill.latent_dim": {"grid": [2, 3]}}
     sweep = shipped("maze_skills", MAZE, space=space)
+    _share_offline(folder, "maze_asha", sweep)
     ranking = run_sweep(sweep)
     assert _scored(ranking) == sorted(_scored(ranking))
-    assert len(_scored(ranking)) == 2
-    assert not list(sweep.folder.glob("offline/*/skill_posterior"))
+    assert {outcome.values["skill.latent_dim"] for outcome in ranking if outcome.ended == "finished"} == {2, 3}
+    smaller = next(outcome for outcome in ranking if outcome.values["skill.latent_dim"] == 2)
+    assert [path.name for path in trial_folder(sweep.folder, smaller.trial).glob("skill_*")] == ["skill_prior"]
 
 
 def test_optuna_proposes(shipped: Callable[..., Sweep], ray_session: None) -> None:
@@ -197,9 +206,7 @@ def test_optuna_proposes(shipped: Callable[..., Sweep], ray_session: None) -> No
 def test_a_population_takes_over_what_is_better(folder: Path, shipped: Callable[..., Sweep], ray_session: None) -> None:
     often = {"scheduler.pbt.interval_env_steps": 400, "scheduler.pbt.quantile": 0.5}
     sweep = shipped("kitchen_pbt", KITCHEN, samples=2, metric="episode_return", **often)
-    sweep.folder.mkdir(parents=True)
-    if (other := folder / "runs" / "kitchen_optuna" / "offline").exists():  # the same configuration
-        (sweep.folder / "offline").symlink_to(other)
+    _share_offline(folder, "kitchen_optuna", sweep)
     ranking = run_sweep(sweep)
     assert len(_scored(ranking)) == 2
     drawn = [values["algorithm.alpha"] for values in sweep.configurations()]
