@@ -75,12 +75,9 @@ class Cluster:
         self.nodes: list[psutil.Process] = []
 
     def start(self) -> None:
-        ports = (f"--port={self._port}", f"--dashboard-port={self._dashboard_port}")
-        head = ("--head", *ports, f"--temp-dir={self._temporary}", "--num-cpus=0")
-        self._add_node(head, lambda: _listens(self._dashboard_port) and self._raylets() == 1)
-        for count in (2, 3):
-            worker = (f"--address={self.address}", "--num-cpus=1")
-            self._add_node(worker, lambda count=count: self._raylets() == count)
+        self._add_node("--head", f"--port={self._port}", f"--dashboard-port={self._dashboard_port}", "--num-cpus=0")
+        for _ in range(2):
+            self._add_node(f"--address={self.address}", "--num-cpus=1")
 
     def stop(self) -> None:
         for node in self.nodes:
@@ -114,18 +111,19 @@ class Cluster:
                 continue
         return None
 
-    def _raylets(self) -> int:
-        return len(list(self._temporary.glob("session_latest/sockets/raylet*")))
-
-    def _add_node(self, options: tuple[str, ...], reached: Callable[[], bool]) -> None:
+    def _add_node(self, *options: str) -> None:
         """Start a node; once more where Ray gives up after 30 s, which a busy machine can exceed."""
         command = ("ray", "start", "--block", "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0")
-        agent, clock = f"--dashboard-agent-listen-port={_free_port()}", threading.Event()
+        clock = threading.Event()
         for _ in range(2):
-            process = self._popen(*command, agent, *options, stdout=subprocess.DEVNULL)
+            # A folder of its own, as on a machine of its own: in a shared one a node that unpacks the job's checkout
+            # removes it under the feet of the others.
+            folder = Path(tempfile.mkdtemp(dir=self._temporary, prefix=""))
+            own = (f"--temp-dir={folder}", f"--dashboard-agent-listen-port={_free_port()}")
+            process = self._popen(*command, *own, *options, stdout=subprocess.DEVNULL)
             self.nodes.append(psutil.Process(process.pid))
             while process.poll() is None:
-                if reached():
+                if any(folder.glob("session_*/sockets/raylet*")) and _listens(self._dashboard_port):
                     return
                 clock.wait(0.2)
             self.nodes.pop()
