@@ -193,7 +193,7 @@ def test_a_job_survives_its_driver_and_a_node(cluster: Cluster) -> None:
     for stage in STAGES[:3]:
         assert f"{stage}: up to date" in output
     assert f"resumed at {newest} env steps" in output, "no more than one checkpoint interval is done again"
-    (lost,) = [line for line in output.splitlines() if "lost" in line]
+    (lost,) = [line for line in output.splitlines() if line.startswith("env runner") and "lost" in line]
     assert "1 of 2 go on" in lost
     assert "report: " in output
     facts = open_artifact(run, "demo_rl").facts
