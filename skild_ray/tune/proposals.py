@@ -1,7 +1,6 @@
 """What Tune asks for its next trial: configurations whose offline artifacts are there."""
 
 import pickle
-from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -53,9 +52,9 @@ class Proposals(Searcher):
     passed on, too: its trial says what is missing.
     """
 
-    def __init__(self, sweep: Sweep, report: Callable[[str], None] = print) -> None:
+    def __init__(self, sweep: Sweep) -> None:
         super().__init__(metric=sweep.metric, mode=sweep.mode)
-        self._sweep, self._report = sweep, report
+        self._sweep = sweep
         self._search = searcher(sweep)
         self._names: dict[str, str] = {}  # the name under which the search knows a trial; it proposed before Tune asked
         self._next: tuple[str, Values] | None = None
@@ -76,7 +75,7 @@ class Proposals(Searcher):
         if not training.done():
             return None
         if error := training.exception():
-            self._report(f"the offline stages of {values} failed: {error}")
+            print(f"the offline stages of {values} failed: {error}", flush=True)
         self._names[trial_id], self._next = name, None
         return values
 

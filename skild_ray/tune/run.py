@@ -148,6 +148,8 @@ def _scheduler(sweep: Sweep) -> TrialScheduler:
             },
             custom_explore_fn=functools.partial(clamped, space=sweep.space),
             require_attrs=False,
+            # All members are compared at the same env steps, also where the cluster cannot run all of them at a time.
+            synch=True,
         )
     return FIFOScheduler()
 
