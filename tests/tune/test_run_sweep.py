@@ -165,19 +165,6 @@ def _reproduces(best: Experiment, offline: Path, sweep: Sweep, outcome: Outcome)
     assert artifact.model_hash == open_artifact(trial_folder(sweep.folder, outcome.trial), "demo_rl").model_hash
 
 
-def test_sac_needs_no_offline_stages(folder: Path, ray_session: None) -> None:
-    sac = {"total_env_steps": 400, "hidden": 16, "batch_size": 32, "warmup_env_steps": 100}
-    (folder / "sac.yaml").write_text(to_yaml(tiny_experiment(folder / "runs", sac=sac)))
-    space = {"sac.learning_rate": {"grid": [1e-3]}}
-    content = {"name": "sac", "experiment": "sac.yaml", "space": space, "metric": "evaluation.return_mean"}
-    (folder / "sac_sweep.yaml").write_text(yaml.safe_dump(content))
-    sweep = load_sweep(folder / "sac_sweep.yaml")
-    (outcome,) = run_sweep(sweep)
-    assert outcome.ended == "finished" and math.isfinite(outcome.score)
-    assert not list(sweep.folder.glob("offline/*/skill_prior"))
-    assert set(open_artifact(trial_folder(sweep.folder, outcome.trial), "sac").record["data"]) == {"demonstrations"}
-
-
 def test_bad_trials_are_stopped_early(shipped: Callable[..., Sweep], ray_session: None) -> None:
     grace = {"scheduler.asha.grace_env_steps": 600, "scheduler.asha.reduction_factor": 2}
     ranking = run_sweep(shipped("maze_asha", MAZE, metric="episode_env_steps", samples=2, **grace))
