@@ -2,7 +2,7 @@
 
 import functools
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from skild_ray.algorithms.pretrained import Pretrained, References, load_decoder
 from skild_ray.algorithms.replay import SkillReplay
 from skild_ray.algorithms.skild.skild_learner import SkiLDTorchLearner
 from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
-from skild_ray.algorithms.transitions import ShiftedTransitions, episode_rows
+from skild_ray.algorithms.transitions import Rows, ShiftedTransitions, episode_rows
 from skild_ray.config import Algorithm, Experiment, Rollout
 from skild_ray.envs.registry import make_env
 from skild_ray.envs.skill_env import SkillVectorEnv
@@ -286,27 +286,33 @@ class SkiLD(RLlibAlgorithm):
 
     def _take_in(self, fragment: Fragment) -> None:
         self.metrics.aggregate([fragment.metrics], key=ENV_RUNNER_RESULTS)
-        for episode in fragment.episodes:
-            self._store(episode)
+        kept = [(episode, rows) for episode in fragment.episodes if (rows := self._rows(episode))]
+        if kept:
+            columns = self._reference_columns([rows for _, rows in kept])
+            for (episode, rows), more in zip(kept, columns, strict=True):
+                self.replay.add(episode.id_, rows | more, episode.is_done)
         self._runners.count_rebuilds(fragment.failures, self._counts["skill_steps"])
 
-    def _store(self, episode: SingleAgentEpisode) -> None:
+    def _rows(self, episode: SingleAgentEpisode) -> Rows:
+        """Count what happened; the rows to store, if there are any yet."""
         if len(episode) == 0:
-            return
+            return {}
         rows = episode_rows(episode)
         env_steps = int(rows["k"].sum())
         self._counts["env_steps"] += env_steps
         self._counts["skill_steps"] += len(episode)
         self._log_episode(episode, env_steps)
-        if self._shift:
-            shifted = self._shift(episode)
-            if shifted is None:
-                return
-            rows = shifted
-        rows |= self._references(rows["obs"])
+        return self._shift(episode) or {} if self._shift else rows
+
+    def _reference_columns(self, chunks: Sequence[Rows]) -> list[Rows]:
+        """Prior and posterior in the states of each chunk, asked once for all: a call costs more than its rows."""
+        columns = self._references(np.concatenate([rows["obs"] for rows in chunks]))
         if self.settings.kl_in_target:
-            rows |= {f"next_{name}": value for name, value in self._references(rows["next_obs"]).items()}
-        self.replay.add(episode.id_, rows, episode.is_done)
+            following = self._references(np.concatenate([rows["next_obs"] for rows in chunks]))
+            columns |= {f"next_{name}": value for name, value in following.items()}
+        ends = np.cumsum([len(rows["obs"]) for rows in chunks])[:-1]
+        parts = [np.split(value, ends) for value in columns.values()]
+        return [dict(zip(columns, values, strict=True)) for values in zip(*parts, strict=True)]
 
     def _log_episode(self, episode: SingleAgentEpisode, env_steps: int) -> None:
         """Length, return, success and sub-tasks of an episode once it has ended."""
