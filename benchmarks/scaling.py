@@ -83,9 +83,11 @@ def _at_work(algo: SkiLD) -> int:
     return int(algo.env_runner_group.num_healthy_remote_workers())
 
 
-def _everyone_has_answered(algo: SkiLD, runners: int) -> bool:
-    """Or nearly so: twice as many fragments as there are runners have come in."""
-    return algo.counts["skill_steps"] >= 2 * FRAGMENT * runners
+def _warmed_up(algo: SkiLD, runners: int) -> Trace:
+    """A trace of the algorithm that begins when twice as many fragments as there are runners have come in."""
+    trace = Trace(algo)
+    trace.until(lambda: algo.counts["skill_steps"] >= 2 * FRAGMENT * runners)
+    return trace
 
 
 def measure_runners(runs: str, counts: Sequence[int], step_s: float, seconds: float, rounds: int) -> Results:
@@ -96,8 +98,7 @@ def measure_runners(runs: str, counts: Sequence[int], step_s: float, seconds: fl
     found: dict[str, Results] = {}
     for count in counts:
         with _algorithm(sleeping_experiment(runs, count, step_s)) as algo:
-            trace = Trace(algo)
-            trace.until(lambda algo=algo, count=count: _everyone_has_answered(algo, count))
+            trace = _warmed_up(algo, count)
             processes = env_runner_processes()
             driver, skill_steps = psutil.Process(), algo.counts["skill_steps"]
             spent = [_cpu_s(driver), sum(map(_cpu_s, processes))]
@@ -230,8 +231,7 @@ def _loop(experiment: Experiment, seconds: float, rounds: int) -> Results:
 def measure_lost_runner(runs: str, runners: int, step_s: float, seconds: float) -> Results:
     """What it costs to lose the process of one of so many env runners."""
     with _algorithm(sleeping_experiment(runs, runners, step_s)) as algo:
-        trace = Trace(algo)
-        trace.until(lambda: _everyone_has_answered(algo, runners))
+        trace = _warmed_up(algo, runners)
         start = trace.points[-1][0]
         before = trace.rate(start, trace.run(seconds))
         victim = env_runner_processes()[-1]
@@ -245,8 +245,7 @@ def measure_lost_node(runs: str, cluster: Cluster, runners: int, step_s: float, 
     half = {"num_cpus": runners, "resources": {PLACE: runners / 2}}
     nodes = [cluster.add_node(**half) for _ in range(2)]
     with _algorithm(sleeping_experiment(runs, runners, step_s, place=PLACE)) as algo:
-        trace = Trace(algo)
-        trace.until(lambda: _everyone_has_answered(algo, runners))
+        trace = _warmed_up(algo, runners)
         start = trace.points[-1][0]
         before = trace.rate(start, trace.run(seconds))
         dying = nodes[-1]
