@@ -23,7 +23,7 @@ from skild_ray.errors import SkildError
 REBUILDS_PER_REQUEST = 10
 REBUILDS, REBUILD_WINDOW = 20, 2_000  # at most so many within so many skill steps
 SILENCE_FACTOR = 10.0
-FETCH_WAIT_S = 0.005
+FETCH_WAIT_S = 0.1
 ASK_INTERVAL_S = 1.0
 TAG = "sample"
 
@@ -178,11 +178,12 @@ class EnvRunners:
             )
             self._requested |= dict.fromkeys(idle, time.monotonic())
 
-    def fetch(self, wait_s: float = FETCH_WAIT_S) -> list[Fragment]:
-        """The fragments that are ready, by runner; after a wait of at most `wait_s` if there is none."""
-        fetch = self._group.fetch_ready_async_reqs
-        # A wait lasts until all runners have finished, so it must not begin while one of them has.
-        ready = fetch(tags=TAG) or fetch(tags=TAG, timeout_seconds=wait_s)
+    def fetch(self, wait_s: float = FETCH_WAIT_S, of_all: bool = False) -> list[Fragment]:
+        """The fragments that are ready, by runner; waits at most `wait_s` for the first, or for that `of_all`."""
+        calls, _, _ = self._manager._filter_calls_by_tag(TAG)
+        if calls:  # RLlib's own wait would last until all runners have finished
+            ray.wait(calls, num_returns=len(calls) if of_all else 1, timeout=wait_s)
+        ready = self._group.fetch_ready_async_reqs(tags=TAG)
         for index, fragment in ready:
             self._requested.pop(index, None)
             self._took_s.append(fragment.seconds)
@@ -199,7 +200,7 @@ class EnvRunners:
         self.request(weights, limit)
         fragments: list[Fragment] = []
         while self._requested:
-            fragments += self.fetch(wait_s=ASK_INTERVAL_S)
+            fragments += self.fetch(ASK_INTERVAL_S, of_all=True)
         return fragments
 
     def forget_requests(self) -> None:

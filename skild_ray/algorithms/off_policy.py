@@ -147,8 +147,8 @@ class OffPolicy(RLlibAlgorithm):
     new episodes, with seeds that follow from the run's seed and its steps so far. A synchronous run does the same when
     it writes a checkpoint, so with one runner, or none, it goes on bit for bit like one that was restored from there.
 
-    An algorithm gives its `pace` and `replay`, and says what is stored (`_rows`), drawn (`_draw`), and checkpointed
-    besides (`_own_state`).
+    An algorithm gives its `pace` and `replay`, and says what is stored (`_rows`, `_more_columns`), drawn (`_draw`), and
+    checkpointed besides (`_own_state`).
     """
 
     config: OffPolicyConfig
@@ -158,9 +158,13 @@ class OffPolicy(RLlibAlgorithm):
     @abstractmethod
     def pace(self) -> Pace: ...
 
-    @abstractmethod
     def _rows(self, episode: SingleAgentEpisode, rows: Rows) -> Rows | None:
-        """What of an episode's chunk is stored: `rows` with the replay's extra columns, or nothing yet."""
+        """Which rows are stored for a chunk of an episode that came as `rows`: these, others, or none yet."""
+        return rows
+
+    def _more_columns(self, chunks: Sequence[Rows]) -> list[Rows]:
+        """The replay's extra columns for each chunk of a fragment. Asked once for all: a call costs more than a row."""
+        return [{}] * len(chunks)
 
     @abstractmethod
     def _draw(self, updates: int, size: int) -> dict[str, NDArray]:
@@ -255,21 +259,23 @@ class OffPolicy(RLlibAlgorithm):
 
     def _take_in(self, fragment: Fragment) -> None:
         self.metrics.aggregate([fragment.metrics], key=ENV_RUNNER_RESULTS)
-        for episode in fragment.episodes:
-            self._store(episode)
+        kept = [(episode, rows) for episode in fragment.episodes if (rows := self._counted(episode))]
+        if kept:
+            columns = self._more_columns([rows for _, rows in kept])
+            for (episode, rows), more in zip(kept, columns, strict=True):
+                self.replay.add(episode.id_, rows | more, episode.is_done)
         self._runners.count_rebuilds(fragment.failures, self._counts["skill_steps"])
 
-    def _store(self, episode: SingleAgentEpisode) -> None:
+    def _counted(self, episode: SingleAgentEpisode) -> Rows | None:
+        """Count what happened in a chunk of an episode; the rows to store, if there are any yet."""
         if len(episode) == 0:
-            return
+            return None
         rows = episode_rows(episode)
         env_steps = int(rows["k"].sum())
         self._counts["env_steps"] += env_steps
         self._counts["skill_steps"] += len(episode)
         self._log_episode(episode, env_steps)
-        stored = self._rows(episode, rows)
-        if stored is not None:
-            self.replay.add(episode.id_, stored, episode.is_done)
+        return self._rows(episode, rows)
 
     def _log_episode(self, episode: SingleAgentEpisode, env_steps: int) -> None:
         """Length, return, success and sub-tasks of an episode once it has ended."""

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.tune.registry import register_env
 
 from skild_ray.algorithms.off_policy import OffPolicy, OffPolicyConfig, Pace
@@ -15,7 +14,6 @@ from skild_ray.algorithms.replay import SkillReplay
 from skild_ray.algorithms.sac.demonstrations import load_demonstrations
 from skild_ray.algorithms.sac.sac_learner import SACTorchLearner
 from skild_ray.algorithms.sac.sac_rl_module import SACTorchRLModule
-from skild_ray.algorithms.transitions import Rows
 from skild_ray.config import SAC as Settings
 from skild_ray.config import Experiment, Source
 from skild_ray.data.sources import as_datasets
@@ -155,9 +153,6 @@ class SAC(OffPolicy):
             settings.warmup_env_steps,
             settings.synchronous,
         )
-
-    def _rows(self, episode: SingleAgentEpisode, rows: Rows) -> Rows | None:
-        return rows
 
     def _draw(self, updates: int, size: int) -> dict[str, NDArray]:
         given = round(size * self.settings.demonstration_share)

@@ -1,6 +1,6 @@
 """SkiLD's stage 4 as an RLlib algorithm: its configuration, and what it stores and draws."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -146,15 +146,16 @@ class SkiLD(OffPolicy):
         )
 
     def _rows(self, episode: SingleAgentEpisode, rows: Rows) -> Rows | None:
-        if self._shift:
-            shifted = self._shift(episode)
-            if shifted is None:
-                return None
-            rows = shifted
-        rows |= self._references(rows["obs"])
+        return self._shift(episode) if self._shift else rows
+
+    def _more_columns(self, chunks: Sequence[Rows]) -> list[Rows]:
+        columns = self._references(np.concatenate([rows["obs"] for rows in chunks]))
         if self.settings.kl_in_target:
-            rows |= {f"next_{name}": value for name, value in self._references(rows["next_obs"]).items()}
-        return rows
+            following = self._references(np.concatenate([rows["next_obs"] for rows in chunks]))
+            columns |= {f"next_{name}": value for name, value in following.items()}
+        ends = np.cumsum([len(rows["obs"]) for rows in chunks])[:-1]
+        parts = [np.split(value, ends) for value in columns.values()]
+        return [dict(zip(columns, values, strict=True)) for values in zip(*parts, strict=True)]
 
     def _draw(self, updates: int, size: int) -> dict[str, NDArray]:
         drawn = self.replay.sample(updates * size)
