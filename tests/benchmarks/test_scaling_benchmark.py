@@ -35,7 +35,7 @@ def test_training_goes_on_while_its_env_runner_is_killed(
 ) -> None:
     experiment = soak.soaked_experiment(tiny_experiment(tmp_path), runners=1)
     publish_pretrained(experiment)
-    results = soak.soak(experiment, minutes=0.01, kill_every_s=0.4, sample_every_s=0.1)
+    results = soak.soak(experiment, minutes=0.05, kill_every_s=1.6, sample_every_s=0.1)
     assert results["kills"] == results["lost_runners"] == 1
     assert results["longest_stall_s"] > 0.1, "the only runner was lost"
     assert results["longest_stall_s"] < 60 * results["minutes"]
