@@ -28,6 +28,7 @@ from torch import Tensor
 
 from benchmarks.measure import check_folder, run_command, write_json
 from skild_ray.algorithms.pretrained import Pretrained, load_head, load_skill_model
+from skild_ray.config import Experiment
 from skild_ray.data.sources import load_sources
 from skild_ray.data.windows import WindowSampler
 from skild_ray.evaluation.policy import Policy
@@ -68,7 +69,7 @@ def measure(run_dir: Path, episodes: int, seed: int) -> dict[str, Any]:
         env.close()
     for name, part in (("replay_trained_on", [part for part, _ in splits]), ("replay_held_out", held_out)):
         demonstrations = [source.episode(i) for source in part for i in range(source.num_episodes)][:episodes]
-        solved, drift = _replay(run_dir, model, demonstrations, seeds)
+        solved, drift = _replay(run_dir, experiment, model, demonstrations, seeds)
         results |= {name: solved, f"{name}_drift": drift}
     return results
 
@@ -79,6 +80,7 @@ def _action_mse(model: SkillModel, states: Tensor, actions: Tensor, latents: Ten
 
 def _replay(
     run_dir: Path,
+    experiment: Experiment,
     model: SkillModel,
     demonstrations: list[tuple[NDArray[np.float32], NDArray[np.float32]]],
     seeds: list[int],
@@ -87,7 +89,6 @@ def _replay(
 
     What is left of a demonstration behind its last full window is not replayed.
     """
-    experiment = Pretrained.open(run_dir).experiment
     horizon, count = experiment.skill.horizon, len(demonstrations)
     skills, recorded = [], []
     for observations, actions in demonstrations:
@@ -107,7 +108,7 @@ def _replay(
         return np.stack([own[min(step, len(own) - 1)] for own in skills])
 
     try:
-        played = run_episodes(env, policy, (seeds * count)[:count], "replay of the encoder's skills")
+        played = run_episodes(env, policy, seeds[:count], "replay of the encoder's skills")
     finally:
         env.close()
     squared: list[list[float]] = []

@@ -6,7 +6,7 @@ import os
 import ray
 from ray.exceptions import AuthenticationError
 
-from skild_ray.errors import SkildError
+from skild_ray.errors import SkildError, one_line
 
 
 def connect() -> None:
@@ -38,7 +38,7 @@ def connect() -> None:
                 "RAY_AUTH_TOKEN_PATH to the token of the cluster"
             ) from error
         raise SkildError(
-            f"cannot {f'connect to Ray at {address}' if address else 'start Ray'}: {_one_line(error)}"
+            f"cannot {f'connect to Ray at {address}' if address else 'start Ray'}: {one_line(error)}"
         ) from error
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)  # it announces its API stack at every start
     # A lost env runner gets one line of ours instead of a traceback.
@@ -54,7 +54,3 @@ def _refused_token(error: BaseException | None) -> str | None:
             return "it wants another token than ours"
         error = error.__cause__ or error.__context__
     return None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -1,6 +1,17 @@
 """Errors meant for people: one line that says what is wrong, where, and what to do about it."""
 
 
+def one_line(error: BaseException) -> str:
+    """What it says, without line breaks; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of what it says: the cause, where Ray has wrapped a worker's traceback around it."""
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__
+
+
 class SkildError(Exception):
     """Something the user can mend. The command line prints its message as one line and exits with `exit_code`."""
 

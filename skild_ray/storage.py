@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from skild_ray.errors import SkildError
+from skild_ray.errors import SkildError, one_line
 
 _SEPARATOR = quote("://", safe="")
 
@@ -53,7 +53,7 @@ def push(path: Path) -> None:
     """
     if target := _open(path):
         filesystem, there = target
-        with _one_line(path):
+        with _reaching(path):
             from pyarrow import fs
 
             if path.is_dir():
@@ -70,7 +70,7 @@ def fetch(folder: Path, record: str) -> None:
     """
     if source := _open(folder):
         filesystem, there = source
-        with _one_line(folder):
+        with _reaching(folder):
             from pyarrow import fs
 
             name = f"{there}/{record}"
@@ -96,7 +96,7 @@ def names(folder: Path) -> list[str]:
     """What a folder holds where it belongs."""
     if source := _open(folder):
         filesystem, there = source
-        with _one_line(folder):
+        with _reaching(folder):
             from pyarrow import fs
 
             return [info.base_name for info in filesystem.get_file_info(fs.FileSelector(there, allow_not_found=True))]
@@ -107,7 +107,7 @@ def remove(folder: Path) -> None:
     """Remove a folder, also where it belongs."""
     shutil.rmtree(folder, ignore_errors=True)
     if target := _open(folder):
-        with _one_line(folder):
+        with _reaching(folder):
             _delete(*target)
 
 
@@ -117,7 +117,7 @@ def _open(path: Path) -> tuple[Any, str] | None:
         return None
     from pyarrow import fs
 
-    with _one_line(path):
+    with _reaching(path):
         filesystem, there = fs.FileSystem.from_uri(place)
     return filesystem, there
 
@@ -130,10 +130,9 @@ def _delete(filesystem: Any, there: str) -> None:
 
 
 @contextlib.contextmanager
-def _one_line(path: Path) -> Iterator[None]:
+def _reaching(path: Path) -> Iterator[None]:
     """Turn what a file system raises into one line."""
     try:
         yield
     except (OSError, ValueError) as error:  # pyarrow's own errors are one of these
-        reason = " ".join(str(error).split())
-        raise SkildError(f"{uri(path)}: cannot be reached ({reason}); see `runs` in the experiment") from None
+        raise SkildError(f"{uri(path)}: cannot be reached ({one_line(error)}); see `runs` in the experiment") from None

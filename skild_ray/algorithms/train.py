@@ -21,7 +21,7 @@ from skild_ray.algorithms.sac import SACConfig
 from skild_ray.algorithms.skild import SkiLDConfig
 from skild_ray.artifacts import Artifact, publish, work_folder, writable
 from skild_ray.config import Experiment
-from skild_ray.errors import ConfigError, SkildError
+from skild_ray.errors import ConfigError, SkildError, one_line
 from skild_ray.progress import TaskProgress
 from skild_ray.tracking import Series, Tracking
 
@@ -130,8 +130,9 @@ def try_environment(config: OffPolicyConfig) -> list[str]:
         fixed = tuple(getattr(env.envs[0].unwrapped, "subtasks", ())) == env.subtasks
         return [f"{k}_{name.replace(' ', '_')}" if fixed else f"{k}" for k, name in enumerate(env.subtasks, 1)]
     except Exception as error:  # whatever a user's environment raises
-        reason = " ".join(str(error).split())
-        raise SkildError(f"environment {config.low_level_env!r} fails: {type(error).__name__}: {reason}") from error
+        raise SkildError(
+            f"environment {config.low_level_env!r} fails: {type(error).__name__}: {one_line(error)}"
+        ) from error
     finally:
         env.close()
 

@@ -6,7 +6,7 @@ import shutil
 import minari
 
 from skild_ray.data.minari_store import dataset_exists, datasets_root, open_minari
-from skild_ray.errors import DataError
+from skild_ray.errors import DataError, one_line
 
 
 def download(dataset_id: str) -> bool:
@@ -31,10 +31,10 @@ def download(dataset_id: str) -> bool:
         open_minari(dataset_id)
         arrived = True
     except Exception as error:  # the client of each kind of hub raises its own
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
-            f"data set {dataset_id!r} cannot be downloaded ({reason}): check the id and the connection with 'minari "
-            f"list remote', or run 'minari download {dataset_id}' on another machine and copy the folder to {folder}"
+            f"data set {dataset_id!r} cannot be downloaded ({one_line(error)}): check the id and the connection with "
+            f"'minari list remote', or run 'minari download {dataset_id}' on another machine and copy the folder to "
+            f"{folder}"
         ) from error
     finally:
         if not arrived:

@@ -12,7 +12,7 @@ from skild_ray.data.collect import Failure, Request, collect
 from skild_ray.data.episode import Episode
 from skild_ray.data.minari_store import MinariWriter, dataset_exists, read_metadata
 from skild_ray.data.orders import Order, describe_orders
-from skild_ray.errors import DataError, SkildError
+from skild_ray.errors import DataError, SkildError, one_line
 from skild_ray.experts import load_expert
 
 ProgressCallback = Callable[[int, int], None]
@@ -151,8 +151,9 @@ def _outcomes(request: Request, workers: int | None) -> Iterator[Episode | Failu
         cause = getattr(error, "cause", None) or error
         if isinstance(cause, SkildError):
             raise type(cause)(f"in a Ray worker: {cause}") from None
-        reason = " ".join(str(cause).split())
-        raise DataError(f"playing episodes of {request.environment!r} failed in a Ray worker: {reason}") from error
+        raise DataError(
+            f"playing episodes of {request.environment!r} failed in a Ray worker: {one_line(cause)}"
+        ) from error
     finally:
         for reference in running:
             ray.cancel(reference)

@@ -22,7 +22,7 @@ from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage.datasets_root_dir import get_dataset_path
 
 from skild_ray.data.episode import Episode
-from skild_ray.errors import DataError
+from skild_ray.errors import DataError, one_line
 
 OBSERVATION_KEY = "observation"
 SUBTASKS_KEY = "subtasks"
@@ -205,7 +205,7 @@ class MinariWriter:
         except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either
             shutil.rmtree(self._draft, ignore_errors=True)
             raise DataError(
-                f"{self._final}: cannot write ({_one_line(error)}); free space there or choose another place with the "
+                f"{self._final}: cannot write ({one_line(error)}); free space there or choose another place with the "
                 "environment variable MINARI_DATASETS_PATH"
             ) from error
 
@@ -246,10 +246,6 @@ def _reading(dataset_id: str) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, AssertionError) as error:
         raise DataError(
-            f"data set {dataset_id!r} in {datasets_root()} cannot be read: {_one_line(error)}; if it is damaged, "
+            f"data set {dataset_id!r} in {datasets_root()} cannot be read: {one_line(error)}; if it is damaged, "
             "delete its folder there and make or download it again"
         ) from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

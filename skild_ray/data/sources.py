@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from skild_ray.config import Experiment, Source
+from skild_ray.config import Experiment, Generate, Source
 from skild_ray.data.formats import load_dataset
 from skild_ray.data.generate import dataset_id, generate
 from skild_ray.data.minari_store import dataset_exists
@@ -91,18 +91,18 @@ def generate_named(
     words = "play" if task is None else task if isinstance(task, str) else " ".join(task)
     name = name or f"{world.name}/{re.sub(r'[^a-z0-9]+', '-', words.lower()).strip('-')}-v0"
     workers = world.resources.data_workers
-    if dataset_exists(name):
-        return generate(wanted, world.environment, world.seed, workers, name=name)
-    with TaskProgress(f"generate {name}", wanted.episodes, "episodes") as bar:
-        return generate(wanted, world.environment, world.seed, workers, lambda done, _: bar.update(done), name)
+    return _generate(wanted, world, workers, name, title=name)
 
 
 def _generated(source: Source, experiment: Experiment, key: str, workers: int | None) -> str:
     assert source.generate is not None
     name = dataset_id(source.generate, experiment.environment, experiment.seed)
-    if dataset_exists(name):
-        return name
-    with TaskProgress(f"generate {key}", source.generate.episodes, "episodes") as bar:
-        return generate(
-            source.generate, experiment.environment, experiment.seed, workers, lambda done, _: bar.update(done)
-        )
+    return _generate(source.generate, experiment, workers, name, title=key)
+
+
+def _generate(wanted: Generate, of: Experiment, workers: int | None, name: str, title: str) -> str:
+    request = wanted, of.environment, of.seed, workers
+    if dataset_exists(name):  # with the same content, as `generate` makes sure
+        return generate(*request, name=name)
+    with TaskProgress(f"generate {title}", wanted.episodes, "episodes") as bar:
+        return generate(*request, lambda done, _: bar.update(done), name)

@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 
-from skild_ray.errors import ConfigError
+from skild_ray.errors import ConfigError, one_line
 
 # Wrappers that only check how the environment is used: they cost time in every step and change nothing.
 _PASSIVE = (gym.wrappers.PassiveEnvChecker, gym.wrappers.OrderEnforcing)
@@ -33,7 +33,7 @@ def make_env(id: str, kwargs: Mapping[str, Any]) -> gym.Env:
     except ConfigError:
         raise
     except Exception as error:  # whatever a user's environment raises is a matter of its id and arguments
-        raise ConfigError(f"environment {id!r}: {_one_line(error)}") from error
+        raise ConfigError(f"environment {id!r}: {one_line(error)}") from error
     if not isinstance(env, gym.Env):
         raise ConfigError(f"environment {id!r} is a {type(env).__name__}, not a gymnasium.Env")
     while isinstance(env, _PASSIVE):
@@ -47,7 +47,7 @@ def _maker(id: str) -> Any:
         try:
             module = importlib.import_module(module_name)
         except ImportError as error:
-            raise ConfigError(f"environment {id!r}: cannot import {module_name!r}: {_one_line(error)}") from error
+            raise ConfigError(f"environment {id!r}: cannot import {module_name!r}: {one_line(error)}") from error
         maker = getattr(module, name, None)
         if callable(maker):
             return maker
@@ -68,7 +68,3 @@ def _make_registered(id: str, kwargs: dict[str, Any]) -> gym.Env:
         if "max_episode_steps" in inspect.signature(maker).parameters:
             spec.kwargs["max_episode_steps"] = kwargs.pop("max_episode_steps")
     return gym.make(spec, **kwargs)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -16,7 +16,7 @@ from skild_ray.errors import ArtifactError, ConfigError
 from skild_ray.evaluation.curves import Metrics, read_metrics
 from skild_ray.evaluation.figures import colour, new_axes, to_svg
 from skild_ray.evaluation.page import SERIES, standalone
-from skild_ray.evaluation.policy import STAGES
+from skild_ray.evaluation.policy import finished_last_stages
 from skild_ray.evaluation.results import RESULTS_FILE, Results
 
 FIGURE_SIZE = (6.6, 3.4)
@@ -73,8 +73,7 @@ def read_method(text: str, trained: bool = True) -> Method:
 
 
 def _read_run(path: Path) -> FinishedRun:
-    found = [folder for folder in (path, *(path / stage for stage in STAGES)) if folder.name in STAGES]
-    found = [folder for folder in found if (folder / "artifact.json").exists()]
+    found = finished_last_stages(path)
     if not found:
         raise ArtifactError(f"{path}: no run with a finished last stage; finish it: skild-ray pipeline EXPERIMENT")
     if len(found) > 1:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from skild_ray.envs.registry import make_env
-from skild_ray.errors import SkildError
+from skild_ray.errors import SkildError, one_line
 from skild_ray.evaluation.captions import Captions
 from skild_ray.evaluation.recording import Recording, key_steps
 
@@ -73,7 +73,7 @@ def main(paths: Sequence[str]) -> None:
             _film(Path(path))
         except Exception as error:  # whatever an environment, or a broken library, raises
             kind = "" if isinstance(error, SkildError) else f"{type(error).__name__}: "
-            print(kind + " ".join(str(error).split()), file=sys.stderr, flush=True)
+            print(kind + one_line(error), file=sys.stderr, flush=True)
             # At once: half-made OpenGL contexts raise again, and say something else, when they are cleared away.
             os._exit(NOT_REPEATABLE if isinstance(error, _NotRepeatableError) else 1)
 

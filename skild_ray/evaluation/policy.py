@@ -53,6 +53,12 @@ class Agent:
         return choose
 
 
+def finished_last_stages(path: Path) -> list[Path]:
+    """The folders of finished last stages at `path`: that one, or those of a run; mostly one, maybe none."""
+    folders = (path, *(path / stage for stage in STAGES))
+    return [folder for folder in folders if folder.name in STAGES and (folder / "artifact.json").exists()]
+
+
 def load_agent(path: str | Path, which: Which = "trained") -> Agent:
     """The agent of a run directory, of its stage-4 artifact, or of a checkpoint that an algorithm wrote.
 
@@ -66,8 +72,7 @@ def load_agent(path: str | Path, which: Which = "trained") -> Agent:
     path = Path(path)
     if (path / "algorithm_state.pkl").exists():
         return _from_checkpoint(path, which)
-    found = [folder for folder in (path, *(path / stage for stage in STAGES)) if (folder / "artifact.json").exists()]
-    found = [folder for folder in found if folder.name in STAGES]
+    found = finished_last_stages(path)
     if not found:
         raise ArtifactError(
             f"{path}: neither a run with a finished stage 4, nor a checkpoint; train it: skild-ray pipeline EXPERIMENT"

@@ -1,5 +1,6 @@
 """The evaluation of an agent as numbers: deterministic and sampled, trained and as it started; and its videos."""
 
+import contextlib
 import json
 import shutil
 import sys
@@ -97,8 +98,9 @@ def recordings(results: Results, folder: Path) -> list[Path]:
 
 def _record(played: Sequence[Episode], environment: Environment, count: int, folder: Path) -> list[Results]:
     """Write the recordings of the most telling episodes, replacing those of the same name, and describe them."""
-    if RENDER_MODE not in make_env(environment.id, environment.kwargs).metadata.get("render_modes", ()):
-        return []
+    with contextlib.closing(make_env(environment.id, environment.kwargs)) as env:
+        if RENDER_MODE not in env.metadata.get("render_modes", ()):
+            return []
     entries = []
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -55,6 +55,11 @@ class Ensemble(nn.ModuleList):
     def forward(self, inputs: Tensor) -> Tensor:
         return torch.stack([member(inputs).squeeze(-1) for member in self])
 
+    @torch.no_grad()
+    def follow(self, source: "Ensemble", rate: float) -> None:
+        """theta <- (1 - rate) theta + rate theta_source, as target networks do."""
+        torch._foreach_lerp_(list(self.parameters()), list(source.parameters()), rate)
+
 
 class Standardizer(nn.Module):
     """x -> (x - mean) / std with fixed statistics, which travel with the weights. The identity until they are set."""

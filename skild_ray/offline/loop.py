@@ -24,7 +24,7 @@ from skild_ray import storage
 from skild_ray.artifacts import Artifact, publish, work_folder, writable
 from skild_ray.config import Experiment
 from skild_ray.data.trajectories import Trajectories
-from skild_ray.errors import ConfigError, SkildError
+from skild_ray.errors import ConfigError, SkildError, last_line
 from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE, DemoDiscriminatorProblem
 from skild_ray.offline.problem import Batch, DataKind, Inputs, Problem, worker_seed
 from skild_ray.offline.skill_posterior import SkillPosteriorProblem
@@ -116,7 +116,7 @@ def train_stage(
         try:
             result = trainer.fit()
         except Exception as error:
-            raise SkildError(f"{stage}: training failed: {_root_cause(error)}") from error
+            raise SkildError(f"{stage}: training failed: {last_line(error)}") from error
     assert result.checkpoint is not None
     with result.checkpoint.as_directory() as folder:
         state = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
@@ -221,8 +221,10 @@ class _Run:
         )
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
         self.validation = [self._to_device(batch) for batch in problem.validation()]
-        # What is validated and kept.
-        self.averaged = AveragedModel(self.module, multi_avg_fn=get_ema_multi_avg_fn(self.settings.weight_average))
+        self.averaged: AveragedModel | None = None
+        if decay := self.settings.weight_average:
+            self.averaged = AveragedModel(self.module, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self.judged: nn.Module = self.averaged.module if self.averaged else self.module  # validated and kept
         self.iteration, self.seconds, self.stale = 0, 0.0, 0
         self.best_loss, self.best_weights = math.inf, _copy(self.module)
         self.rows: list[Row] = []
@@ -244,7 +246,8 @@ class _Run:
                 nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.gradient_clip, foreach=True)
             self.optimizer.step()
             self.scheduler.step()
-            self.averaged.update_parameters(self.module)
+            if self.averaged:
+                self.averaged.update_parameters(self.module)
             self.iteration += 1
         trained = {f"train_{name}": float(value) for name, value in losses._asdict().items() if value is not None}
         if not all(map(math.isfinite, trained.values())):
@@ -270,7 +273,7 @@ class _Run:
         """Everything needed to go on exactly where this leaves off."""
         return {
             "module": self.module.state_dict(),
-            "averaged": self.averaged.state_dict(),
+            "averaged": self.averaged.state_dict() if self.averaged else None,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "sampler": self.problem.sampler_state(),
@@ -286,7 +289,8 @@ class _Run:
     def restore(self, state: dict[str, Any], rank: int) -> None:
         """Go on from rank 0's `state`; the other ranks keep random sequences of their own."""
         self.module.load_state_dict(state["module"])
-        self.averaged.load_state_dict(state["averaged"])
+        if self.averaged:
+            self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         if rank == 0:
@@ -298,20 +302,20 @@ class _Run:
     @torch.no_grad()
     def _validate(self) -> Row:
         """Mean of each loss over the held-out batches, by number of rows; the same noise every time."""
-        self.averaged.eval()
+        self.judged.eval()
         sums: dict[str, Tensor] = {}
         total = sum(len(batch[0]) for batch in self.validation)
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(0)
             for batch in self.validation:
-                for name, value in self.problem.losses(self.averaged.module, batch)._asdict().items():
+                for name, value in self.problem.losses(self.judged, batch)._asdict().items():
                     sums[name] = sums.get(name, torch.zeros(())) + value.cpu() * len(batch[0]) / total
         return {f"val_{name}": float(value) for name, value in sums.items()}
 
     def _keep_if_best(self, loss: float) -> bool:
         best = loss < self.best_loss
         if best:
-            self.best_loss, self.best_weights, self.stale = loss, _copy(self.averaged.module), 0
+            self.best_loss, self.best_weights, self.stale = loss, _copy(self.judged), 0
         else:
             self.stale += 1
         return best
@@ -375,8 +379,3 @@ def _show(stage: str, iterations: int, events: Queue, series: Series) -> Iterato
         finished.set()
         thread.join()
         events.shutdown()
-
-
-def _root_cause(error: BaseException) -> str:
-    """The last line of what a worker raised, without Ray's wrapping."""
-    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from skild_ray.errors import one_line
 from skild_ray.tracking.files import Row
 
 RETRY_INTERVAL_S = 60.0
@@ -117,7 +118,7 @@ class ExternalRun(ABC):
                 self._pending.popleft()
         except Exception as error:  # whatever a client library raises
             if self._failed_at is None:
-                reason = " ".join(str(error).split()) or type(error).__name__
+                reason = one_line(error)
                 print(f"{self.title}: {reason[:200]}; training goes on, what it lacks is sent later", flush=True)
             self._failed_at = time.monotonic()
         else:

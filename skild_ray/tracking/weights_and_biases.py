@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skild_ray.config import Experiment, Wandb
-from skild_ray.errors import ConfigError
+from skild_ray.errors import ConfigError, one_line
 from skild_ray.tracking.external import ExternalRun
 from skild_ray.tracking.files import Row
 
@@ -60,7 +60,7 @@ class WandbRun(ExternalRun):
                 print(f"{self.title}: {self._run.url}", flush=True)
                 return
             except Exception as error:  # no server, or one that refuses: its own client tries for a while
-                reason = " ".join(str(error).split())[:200]
+                reason = one_line(error)[:200]
                 self._wandb.teardown()  # its service holds on to the id of the run that failed
         self._run = self._init("offline")
         where = self._experiment.run_dir / "wandb"

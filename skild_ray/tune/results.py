@@ -17,6 +17,7 @@ from rich.table import Table
 
 from skild_ray.artifacts import writable
 from skild_ray.config import to_yaml, with_values
+from skild_ray.errors import last_line
 from skild_ray.evaluation import page
 from skild_ray.evaluation.figures import colour, new_axes, to_svg
 from skild_ray.tune.offline import trial_folder
@@ -80,10 +81,9 @@ def outcomes(sweep: Sweep, results: ResultGrid) -> list[Outcome]:
     return sorted(found, key=order)
 
 
-def reason(error: object) -> str:
+def reason(error: BaseException) -> str:
     """The last line of what a trial raised, without Ray's wrapping and the name of our own errors."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return re.sub(r"^skild_ray\.errors\.\w+: ", "", lines[-1])
+    return re.sub(r"^skild_ray\.errors\.\w+: ", "", last_line(error))
 
 
 def show(sweep: Sweep, ranking: Sequence[Outcome]) -> None:

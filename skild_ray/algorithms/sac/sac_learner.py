@@ -70,9 +70,7 @@ class SACTorchLearner(TorchLearner):
         super().apply_gradients(gradients_dict)
         for module_id in self._module.keys():  # noqa: SIM118 (a MultiRLModule iterates over something else)
             module: SACTorchRLModule = self._module[module_id].unwrapped()
-            targets: list[Tensor] = list(module.target_critics.parameters())
-            sources = [parameter.detach() for parameter in module.critics.parameters()]
-            torch._foreach_lerp_(targets, sources, module.settings.target_update_rate)
+            module.target_critics.follow(module.critics, module.settings.target_update_rate)
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """Log the last update of a round: logging every one would cost more than it tells."""

@@ -145,9 +145,7 @@ class SkiLDTorchLearner(TorchLearner):
             if skipped:
                 self.metrics.log_value((module_id, "skipped_updates"), skipped, reduce="lifetime_sum")
             module.num_updates += 1
-            targets: list[Tensor] = list(module.target_critics.parameters())
-            sources = [parameter.detach() for parameter in module.critics.parameters()]
-            torch._foreach_lerp_(targets, sources, settings.target_update_rate)
+            module.target_critics.follow(module.critics, settings.target_update_rate)
 
     @staticmethod
     def _is_due(name: str, update: int, settings: Algorithm) -> bool:
