@@ -21,6 +21,7 @@ from skild_ray.algorithms.sac import SACConfig
 from skild_ray.algorithms.skild import SkiLDConfig
 from skild_ray.artifacts import Artifact, publish, work_folder, writable
 from skild_ray.config import Experiment
+from skild_ray.envs.conventions import subtasks_of, try_out
 from skild_ray.errors import ConfigError, SkildError, one_line
 from skild_ray.progress import TaskProgress
 from skild_ray.tracking import Series, Tracking
@@ -125,10 +126,13 @@ def try_environment(config: OffPolicyConfig) -> list[str]:
     config.validate()
     env = config.make_vector_env(config.env_config)
     try:
+        try_out(env.envs[0], config.low_level_env or "")
         env.reset(seed=0)
         env.step(np.zeros(env.action_space.shape or (), np.float32))
-        fixed = tuple(getattr(env.envs[0].unwrapped, "subtasks", ())) == env.subtasks
+        fixed = subtasks_of(env.envs[0]) == env.subtasks
         return [f"{k}_{name.replace(' ', '_')}" if fixed else f"{k}" for k, name in enumerate(env.subtasks, 1)]
+    except SkildError:
+        raise
     except Exception as error:  # whatever a user's environment raises
         raise SkildError(
             f"environment {config.low_level_env!r} fails: {type(error).__name__}: {one_line(error)}"

@@ -11,7 +11,8 @@ from gymnasium import spaces
 from skild_ray.config import Environment, Generate, Section
 from skild_ray.data.episode import Episode
 from skild_ray.envs import make_env
-from skild_ray.errors import DataError, SkildError
+from skild_ray.envs.conventions import SOLVED, subtasks_of
+from skild_ray.errors import SkildError
 from skild_ray.experts import Expert, load_expert
 
 FIRST_CAPACITY = 1024
@@ -42,16 +43,8 @@ class Request(Section):
         )
 
     def make_env(self) -> gym.Env:
-        """The environment of the request.
-
-        Raises:
-            SkildError: if it cannot be made, or observations or actions are no vectors.
-        """
-        env = make_env(self.environment, self.env_kwargs)
-        for name, space in (("observations", env.observation_space), ("actions", env.action_space)):
-            if not (isinstance(space, spaces.Box) and len(space.shape) == 1):
-                raise DataError(f"environment {self.environment!r}: {name} are {space}, not a vector")
-        return env
+        """The environment of the request; see `skild_ray.envs.make_env`."""
+        return make_env(self.environment, self.env_kwargs)
 
 
 @dataclass(frozen=True)
@@ -100,7 +93,7 @@ def _play(
     """The episode that was just reset, or None if it ends before all sub-tasks are solved."""
     assert isinstance(env.action_space, spaces.Box) and env.observation_space.shape is not None
     low, high = env.action_space.low, env.action_space.high
-    subtasks = tuple(getattr(env.unwrapped, "subtasks", ()))
+    names = subtasks_of(env)
     capacity = FIRST_CAPACITY
     observations = np.empty((capacity + 1, *env.observation_space.shape), np.float32)
     actions = np.empty((capacity, *low.shape), np.float32)
@@ -129,9 +122,9 @@ def _play(
             rewards = np.concatenate((rewards, np.empty_like(rewards)))
             noise = np.concatenate((noise, np.multiply(scale, rng.standard_normal(noise.shape, np.float32))))
             capacity *= 2
-    if subtasks and info.get("subtasks_solved", 0) < len(subtasks):
+    if names and info.get(SOLVED, 0) < len(names):
         return None
     observations, actions = observations[: steps + 1].copy(), actions[:steps].copy()
     if not (np.isfinite(observations).all() and np.isfinite(actions).all()):
         raise ValueError("an observation or action is not finite")
-    return Episode(observations, actions, rewards[:steps].copy(), bool(terminated), seed, subtasks)
+    return Episode(observations, actions, rewards[:steps].copy(), bool(terminated), seed, names)

@@ -14,6 +14,7 @@ from skild_ray.data.hdf5_files import read_d4rl, read_spirl
 from skild_ray.data.minari_store import MinariWriter, dataset_exists, read_metadata, read_minari, read_subtasks
 from skild_ray.data.orders import Order, describe_orders, indices_of, order_from_states
 from skild_ray.data.trajectories import Trajectories
+from skild_ray.envs.conventions import offered
 from skild_ray.errors import DataError
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
@@ -198,7 +199,7 @@ def _check_actions(actions: NDArray[np.float32], environment: gym.Env) -> None:
 
 
 def _convert(observations: NDArray[np.float32], environment: gym.Env) -> NDArray[np.float32]:
-    convert = getattr(environment.unwrapped, "convert_observations", None)
+    convert = offered(environment, "convert_observations")
     if convert is not None:
         try:
             observations = np.asarray(convert(observations), np.float32)

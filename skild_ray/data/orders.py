@@ -7,6 +7,7 @@ from itertools import pairwise
 import gymnasium as gym
 from numpy.typing import NDArray
 
+from skild_ray.envs.conventions import offered
 from skild_ray.errors import DataError
 
 Order = tuple[str, ...]
@@ -25,7 +26,7 @@ def order_from_states(observations: NDArray, environment: gym.Env | None) -> Ord
     Raises:
         DataError: if the environment does not understand the observations.
     """
-    solved = getattr(environment.unwrapped, "solved", None) if environment is not None else None
+    solved = offered(environment, "solved") if environment is not None else None
     if solved is None:
         return ()
     try:

@@ -12,6 +12,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skild_ray.envs.conventions import SOLVED, subtasks_of
+
 Decoder = Callable[[Tensor], Tensor]
 
 
@@ -58,7 +60,7 @@ class SkillVectorEnv(VectorEnv):
         self.single_action_space = Box(-np.inf, np.inf, (latent_dim,), np.float32)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self.subtasks: tuple[str, ...] = tuple(getattr(self.envs[0].unwrapped, "subtasks", ()))
+        self.subtasks = subtasks_of(self.envs[0])
         self._decoder, self._squash, self._trace, self._autoreset = decoder, squash, trace, autoreset
         self._observation_dim = int(np.prod(self.single_observation_space.shape or ()))
         # The decoder reads this tensor; observations are written into it through the array that shares its memory.
@@ -140,7 +142,7 @@ class SkillVectorEnv(VectorEnv):
         last_rewards: NDArray[np.float64],
         terminated: NDArray[np.bool_],
     ) -> dict[str, Any]:
-        solved = np.array([info.get("subtasks_solved", 0) for info in self._last_infos])
+        solved = np.array([info.get(SOLVED, 0) for info in self._last_infos])
         info: dict[str, Any] = {
             "k": taken,
             "subtasks_solved": solved,

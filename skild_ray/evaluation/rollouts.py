@@ -13,6 +13,7 @@ from scipy import stats
 from skild_ray.algorithms.pretrained import Pretrained, load_decoder
 from skild_ray.config import Experiment
 from skild_ray.envs.action_env import ActionVectorEnv
+from skild_ray.envs.conventions import subtasks_of
 from skild_ray.envs.registry import make_env
 from skild_ray.envs.skill_env import SkillVectorEnv
 from skild_ray.evaluation.policy import Agent, Policy
@@ -88,7 +89,7 @@ def _run_group(env: SkillVectorEnv, policy: Policy, seeds: Sequence[int]) -> lis
                 states=np.stack(states[i]),
                 seed=int(seeds[i]),
                 actions=np.stack(recorder.actions),
-                subtasks=tuple(getattr(recorder.unwrapped, "subtasks", ())),
+                subtasks=subtasks_of(recorder),
                 credited_at=tuple(recorder.credited_at),
             )
         )

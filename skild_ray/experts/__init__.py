@@ -1,9 +1,8 @@
 """Scripted demonstrators, by name."""
 
-import importlib
-
 from skild_ray.errors import ConfigError
 from skild_ray.experts.base import Expert
+from skild_ray.plugins import import_by_name
 
 __all__ = ["EXPERTS", "Expert", "load_expert"]
 
@@ -22,10 +21,7 @@ def load_expert(name: str) -> type[Expert]:
     module_name, colon, attribute = EXPERTS.get(name, name).partition(":")
     if not colon:
         raise ConfigError(f"unknown expert {name!r}: it is one of {', '.join(EXPERTS)}, or 'module:attribute'")
-    try:
-        expert = getattr(importlib.import_module(module_name), attribute, None)
-    except ImportError as error:
-        raise ConfigError(f"expert {name!r}: cannot import {module_name!r}: {error}") from error
+    expert = getattr(import_by_name(module_name, f"expert {name!r}"), attribute, None)
     if not (isinstance(expert, type) and hasattr(expert, "reset") and hasattr(expert, "act")):
         raise ConfigError(f"expert {name!r}: {module_name!r} has no class {attribute!r} with methods reset and act")
     return expert

@@ -14,7 +14,7 @@ def maze() -> MazeMap:
 
 
 def test_environments_without_walls_have_no_map():
-    assert MazeMap.of(Environment(id="Pendulum-v1")) is None
+    assert MazeMap.of(Environment(id="MountainCarContinuous-v0")) is None
 
 
 def test_the_target_is_marked_where_all_episodes_share_it(maze):

@@ -20,7 +20,7 @@ from skild_ray.models.skill_model import SkillHead, SkillModel
 from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
-NO_MAZE = "Pendulum-v1"
+NO_MAZE = "MountainCarContinuous-v0"
 EVIL = "<script>alert('data')</script>"
 
 
