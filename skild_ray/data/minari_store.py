@@ -59,8 +59,9 @@ def open_minari(dataset_id: str) -> MinariDataset:
     """
     if not dataset_exists(dataset_id):
         raise DataError(
-            f"data set {dataset_id!r} is not in {datasets_root()}: download it with 'skild-ray data download "
-            f"{dataset_id}' or make the ones of an experiment with 'skild-ray data generate EXPERIMENT'"
+            f"data set {dataset_id!r} is not in {datasets_root()}: set MINARI_DATASETS_PATH to the folder that has it, "
+            f"download it with 'skild-ray data download {dataset_id}' or make the ones of an experiment with "
+            "'skild-ray data generate EXPERIMENT'"
         )
     with _reading(dataset_id):
         return minari.load_dataset(dataset_id)
