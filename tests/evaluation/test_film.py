@@ -19,6 +19,7 @@ from skild_ray.evaluation.rollouts import play
 
 MAZE = Environment(id="skild_ray/Maze-v0", kwargs={"max_episode_steps": 30})
 KITCHEN = Environment(id="skild_ray/Kitchen-v0", kwargs={"max_episode_steps": 3})
+OFFICE = Environment(id="skild_ray/Office-v0", kwargs={"max_episode_steps": 3})
 
 
 def record(environment: Environment, steps: int) -> Recording:
@@ -147,4 +148,12 @@ def test_film_of_the_kitchen(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     if output.startswith("no video"):
         pytest.skip(output.strip())
     assert path.with_suffix(".mp4").stat().st_size > 1_000
+    assert np.asarray(Image.open(key_frame(path, 3))).std() > 20
+
+
+def test_film_of_the_office(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.npz"
+    record(OFFICE, 3).save(path)
+    film([path])
+    assert capsys.readouterr().out == f"video: {path.with_suffix('.mp4')}\n", "it can be seen wherever it can be played"
     assert np.asarray(Image.open(key_frame(path, 3))).std() > 20
