@@ -89,7 +89,7 @@ def test_unknown_environment(run: Run, experiment: Experiment, tmp_path: Path) -
 
 def test_neither_world_nor_experiment(run: Run) -> None:
     for command in (["data", "generate", "kitchn", "--play"], ["data", "import", "play.h5", "a/b-v0", "kitchn"]):
-        _is_one_line(run(*command), 2, "'kitchn'", "maze, kitchen", "experiment file")
+        _is_one_line(run(*command), 2, "'kitchn'", "maze, kitchen, office", "experiment file")
 
 
 @pytest.mark.parametrize("options", [[], ["--play", "--task", "kbts"]])

@@ -6,7 +6,11 @@ from skild_ray.plugins import import_by_name
 
 __all__ = ["EXPERTS", "Expert", "load_expert"]
 
-EXPERTS = {"maze": "skild_ray.experts.maze:MazeExpert", "kitchen": "skild_ray.experts.kitchen:KitchenExpert"}
+EXPERTS = {
+    "maze": "skild_ray.experts.maze:MazeExpert",
+    "kitchen": "skild_ray.experts.kitchen:KitchenExpert",
+    "office": "skild_ray.experts.office:OfficeExpert",
+}
 
 
 def load_expert(name: str) -> type[Expert]:

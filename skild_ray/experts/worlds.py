@@ -35,6 +35,12 @@ WORLDS: dict[str, Experiment] = {
         play={"episodes": 600, "env_kwargs": {"task": "play", "max_episode_steps": 400}, "action_noise": 0.1},
         demonstrations={"episodes": 20, "action_noise": 0.05},
     ),
+    "office": _world(
+        "office",
+        "skild_ray/Office-v0",
+        play={"episodes": 2000, "env_kwargs": {"task": "random"}, "action_noise": 0.2},
+        demonstrations={"episodes": 50, "action_noise": 0.1},
+    ),
 }
 
 # Environments of others whose observations a world's environment understands.

@@ -26,7 +26,9 @@ def test_overrides_and_files(tmp_path: Path) -> None:
     assert WORLDS["kitchen"].environment.kwargs == {}
     with pytest.raises(ConfigError, match=r"kitchen: unknown key 'environment\.kwarg'; the nearest"):
         load_world_or_experiment("kitchen", ["environment.kwarg.observation=qpos"])
-    with pytest.raises(ConfigError, match=r"'kitchn' is neither a world \(maze, kitchen\) nor an experiment file"):
+    with pytest.raises(
+        ConfigError, match=r"'kitchn' is neither a world \(maze, kitchen, office\) nor an experiment file"
+    ):
         load_world_or_experiment("kitchn")
     with pytest.raises(ConfigError, match=r"gone\.yaml: no such experiment file"):
         load_world_or_experiment(str(tmp_path / "gone.yaml"))
