@@ -1,26 +1,41 @@
-"""How reliably and how fast the kitchen's scripted demonstrator solves its sub-tasks, on one core.
+"""How reliably and how fast a world's scripted demonstrator solves its tasks, on one core.
 
     python -m benchmarks.demonstrator kitchen --episodes 100 --json demonstrator_kitchen.json
 
-Every sub-task alone, named tasks, and random orders of four, which are judged at two step limits.
+The kitchen: every sub-task alone, named tasks, and random orders of four, which are judged at two step limits. The
+office: the fixed task and random ones.
 """
 
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import gymnasium as gym
 import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import check_folder, run_command, write_json
-from skild_ray.envs.kitchen import PLAY, SUBTASKS, KitchenEnv
-from skild_ray.experts.kitchen import KitchenExpert
+from skild_ray.envs import make_env
+from skild_ray.envs.kitchen import PLAY, SUBTASKS
+from skild_ray.experts import Expert, load_expert
+from skild_ray.experts.worlds import WORLDS
+
+World = Literal["kitchen", "office"]
 
 CHAINS = ("kbts", "mlsh", "mkls")
-CHAIN_STEPS, PLAY_STEPS = 280, 400
+CHAIN_STEPS, PLAY_STEPS, OFFICE_STEPS = 280, 400, 350
+# The tasks of each world by name: the environment's argument, and the step limits at which its episodes are judged.
+TASKS: dict[World, dict[str, tuple[str | list[str], tuple[int, ...]]]] = {
+    "kitchen": {
+        **{name: ([name], (CHAIN_STEPS,)) for name in SUBTASKS},
+        **{name: (name, (CHAIN_STEPS,)) for name in CHAINS},
+        PLAY: (PLAY, (CHAIN_STEPS, PLAY_STEPS)),
+    },
+    "office": {name: (name, (OFFICE_STEPS,)) for name in ("fixed", "random")},
+}
 
 
 @dataclass(frozen=True)
@@ -57,34 +72,35 @@ class Outcome:
         )
 
 
-def play(env: KitchenEnv, seed: int, action_noise: float) -> tuple[int, bool]:
+def play(env: gym.Env, expert_type: type[Expert], seed: int, action_noise: float) -> tuple[int, bool]:
     """Steps of the episode that environment and expert get from a seed, and whether it is solved."""
     for_expert, for_noise = np.random.SeedSequence(seed).spawn(2)
-    noise = action_noise * np.random.default_rng(for_noise).standard_normal((env.max_episode_steps, 9), np.float32)
+    world: Any = env.unwrapped
+    shape = (world.max_episode_steps, *world.action_space.shape)
+    noise = action_noise * np.random.default_rng(for_noise).standard_normal(shape, np.float32)
     observation, _ = env.reset(seed=seed)
-    expert = KitchenExpert(env, np.random.default_rng(for_expert))
+    expert = expert_type(env, np.random.default_rng(for_expert))
     expert.reset(observation)
-    for step in range(env.max_episode_steps):
+    for step in range(len(noise)):
         observation, _, terminated, truncated, info = env.step(expert.act(observation) + noise[step])
         if terminated or truncated:
             break
-    return step + 1, info["subtasks_solved"] == len(env.subtasks)
+    return step + 1, info["subtasks_solved"] == len(world.subtasks)
 
 
-def measure(episodes: int, first_seed: int = 0, action_noise: float = 0.0) -> dict[str, object]:
-    """Outcomes of every sub-task alone, of the named tasks, and of random orders; and env steps a second of it all."""
+def measure(world: World, episodes: int, first_seed: int = 0, action_noise: float = 0.0) -> dict[str, object]:
+    """Outcomes of every task of a world; and env steps a second of it all."""
     outcomes, env_steps, started = [], 0, time.perf_counter()
-    tasks: dict[str, tuple[KitchenEnv, tuple[int, ...]]] = {
-        **{name: (KitchenEnv([name], max_episode_steps=CHAIN_STEPS), (CHAIN_STEPS,)) for name in SUBTASKS},
-        **{name: (KitchenEnv(name, max_episode_steps=CHAIN_STEPS), (CHAIN_STEPS,)) for name in CHAINS},
-        PLAY: (KitchenEnv(PLAY, max_episode_steps=PLAY_STEPS), (CHAIN_STEPS, PLAY_STEPS)),
-    }
-    for name, (env, limits) in tasks.items():
-        played = [play(env, first_seed + index, action_noise) for index in range(episodes)]
+    expert_type = load_expert(world)
+    for name, (task, limits) in TASKS[world].items():
+        env = make_env(WORLDS[world].environment.id, {"task": task, "max_episode_steps": max(limits)})
+        played = [play(env, expert_type, first_seed + index, action_noise) for index in range(episodes)]
+        env.close()
         env_steps += sum(steps for steps, _ in played)
         steps = [count if solved else None for count, solved in played]
         outcomes += [Outcome.of(name, limit, first_seed, steps) for limit in limits]
     return {
+        "world": world,
         "episodes": episodes,
         "first_seed": first_seed,
         "action_noise": action_noise,
@@ -96,7 +112,9 @@ def measure(episodes: int, first_seed: int = 0, action_noise: float = 0.0) -> di
 def show(results: dict[str, object]) -> None:
     """Print the outcomes."""
     table = Table("task", "within", "solved", "mean steps", "longest", "seeds not solved", title_justify="left")
-    table.title = f"kitchen: {results['episodes']} episodes each, {results['env_steps_per_s']:.0f} env steps/s"
+    table.title = (
+        f"{results['world']}: {results['episodes']} episodes each, {results['env_steps_per_s']:.0f} env steps/s"
+    )
     outcomes: list[dict[str, object]] = results["outcomes"]  # type: ignore[assignment]
     for row in outcomes:
         unsolved = " ".join(map(str, row["unsolved_seeds"]))  # type: ignore[call-overload]
@@ -106,7 +124,7 @@ def show(results: dict[str, object]) -> None:
 
 
 def main(
-    world: Annotated[Literal["kitchen"], typer.Argument(help="whose demonstrator")],
+    world: Annotated[World, typer.Argument(help="whose demonstrator")],
     json_file: Annotated[Path | None, typer.Option("--json", help="write the results here")] = None,
     episodes: Annotated[int, typer.Option(min=1, help="of each task")] = 100,
     first_seed: Annotated[int, typer.Option(min=0, help="episodes have this seed and the following ones")] = 0,
@@ -114,7 +132,7 @@ def main(
 ) -> None:
     """Let the demonstrator play and print how often and how fast it succeeds."""
     check_folder(json_file)
-    results = measure(episodes, first_seed, action_noise)
+    results = measure(world, episodes, first_seed, action_noise)
     show(results)
     if json_file:
         write_json(json_file, results)

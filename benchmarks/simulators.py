@@ -1,6 +1,7 @@
 """Environment steps of one core without any learning: raw physics, Gymnasium, the skill-level environment."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -17,7 +18,7 @@ from skild_ray.envs import make_env
 from skild_ray.envs.maze import START
 from skild_ray.envs.maze_layout import cell_of
 
-World = Literal["maze", "kitchen"]
+World = Literal["maze", "kitchen", "office"]
 
 CONTROL_STEPS = 250
 
@@ -25,18 +26,14 @@ CONTROL_STEPS = 250
 def simulator_measurements(world: World, experiment: Experiment, num_envs: int) -> list[Measurement]:
     """Rates of the simulators on one core, `num_envs` environments in the skill-level one.
 
-    raw_env_steps_per_s: MuJoCo steps of our environment's model, one environment step being as many as the environment
-        takes; the control signals are those of an episode with random actions.
-    raw_original_env_steps_per_s: the same with gymnasium-robotics' own model of the world.
+    raw_env_steps_per_s: the simulator's steps of our environment's model, one environment step being as many as the
+        environment takes; the control signals are those of an episode with random actions.
+    raw_original_env_steps_per_s: the same with gymnasium-robotics' own model of the world, which the office has not.
     gym_env_steps_per_s: `step` of the environment with random actions.
     skill_env_steps_per_s: `SkillVectorEnv` with random skills, its decoder on one torch thread.
     """
     env = make_env(experiment.environment.id, experiment.environment.kwargs)
-    model, data, frame_skip = _maze(env) if world == "maze" else _kitchen(env)
-    start, controls = _random_controls(env, data)
-    original_model, original_start = _original_maze(env) if world == "maze" else _original_kitchen()
-    raw = _physics(model, start, controls, frame_skip)
-    raw_original = _physics(original_model, original_start, controls, frame_skip)
+    physics = {"raw_env_steps_per_s": _office_physics(experiment)} if world == "office" else _mujoco_physics(world, env)
     gym_steps, skill_steps = _gym_steps(env), _skill_steps(experiment, num_envs)
 
     def skills(seconds: float) -> dict[str, float]:
@@ -47,12 +44,49 @@ def simulator_measurements(world: World, experiment: Experiment, num_envs: int) 
         finally:
             torch.set_num_threads(threads)
 
+    def raw(name: str, seconds: float) -> dict[str, float]:
+        return {name: rate(physics[name], seconds)}
+
     return [
-        lambda seconds: {"raw_env_steps_per_s": rate(raw, seconds)},
-        lambda seconds: {"raw_original_env_steps_per_s": rate(raw_original, seconds)},
+        *(partial(raw, name) for name in physics),
         lambda seconds: {"gym_env_steps_per_s": rate(gym_steps, seconds)},
         skills,
     ]
+
+
+def _mujoco_physics(world: World, env: Any) -> dict[str, Callable[[], int]]:
+    model, data, frame_skip = _maze(env) if world == "maze" else _kitchen(env)
+    start, controls = _random_controls(env, data)
+    original_model, original_start = _original_maze(env) if world == "maze" else _original_kitchen()
+    return {
+        "raw_env_steps_per_s": _physics(model, start, controls, frame_skip),
+        "raw_original_env_steps_per_s": _physics(original_model, original_start, controls, frame_skip),
+    }
+
+
+def _office_physics(experiment: Experiment) -> Callable[[], int]:
+    """Sends the arm to the set-points of an episode with random actions; returns how many there were."""
+    from skild_ray.envs.office import PHYSICS_STEPS  # needs an extra
+
+    env: Any = make_env(experiment.environment.id, experiment.environment.kwargs)
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    client = env.scene.client
+    start = client.saveState()
+    set_points = []
+    for _ in range(CONTROL_STEPS):
+        env.step(env.action_space.sample())
+        set_points.append((env.arm.set_point, env.arm.is_open))
+    scene, arm = env.scene, env.arm
+
+    def play() -> int:
+        client.restoreState(start)
+        for set_point, is_open in set_points:
+            arm.drive(set_point, is_open)
+            scene.step(PHYSICS_STEPS)
+        return len(set_points)
+
+    return play
 
 
 def _maze(env: Any) -> tuple[mujoco.MjModel, mujoco.MjData, int]:

@@ -29,7 +29,7 @@ from skild_ray.cluster import connect
 from skild_ray.config import Algorithm, Experiment, SkillModel, load_experiment
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
-EXPERIMENT_OF: dict[World, str] = {"maze": "maze.yaml", "kitchen": "kitchen_teleop.yaml"}
+EXPERIMENT_OF: dict[World, str] = {"maze": "maze.yaml", "kitchen": "kitchen_teleop.yaml", "office": "office.yaml"}
 SAMPLES_PER_SKILL_STEP = 128.0
 UNLIMITED = 10**12
 
@@ -134,19 +134,26 @@ def measure(world: World, experiment: Experiment, seconds: float, rounds: int) -
 
 
 def _ratios(rates: dict[str, float], experiment: Experiment) -> dict[str, float]:
-    raw, original = rates["raw_env_steps_per_s"], rates["raw_original_env_steps_per_s"]
+    raw, original = rates["raw_env_steps_per_s"], rates.get("raw_original_env_steps_per_s")
     loop, skill = rates["loop_env_steps_per_s"], rates["skill_env_steps_per_s"]
     sampling, learning = rates["sampling_only_env_steps_per_s"], rates["learning_only_env_steps_per_s"]
     # Each half alone may use more cores than it has beside the other: an env step costs so many core-seconds in all.
     runners, threads = max(1, experiment.rollout.num_env_runners), experiment.resources.learner_threads
     core_seconds = min(runners, cores()) / sampling + min(threads, cores()) / learning
     slower_half = min(sampling, learning)
+    against_original = (
+        {
+            "SkillVectorEnv / raw simulator with gymnasium-robotics' model": skill / original,
+            "full loop / raw simulator with gymnasium-robotics' model": loop / original,
+        }
+        if original
+        else {}
+    )
     return {
         "Gymnasium loop / raw simulator": rates["gym_env_steps_per_s"] / raw,
         "SkillVectorEnv / raw simulator": skill / raw,
-        "SkillVectorEnv / raw simulator with gymnasium-robotics' model": skill / original,
         "full loop / raw simulator": loop / raw,
-        "full loop / raw simulator with gymnasium-robotics' model": loop / original,
+        **against_original,
         f"full loop / {cores()} raw simulators (one a core)": loop / (cores() * raw),
         "full loop / its slower half (sampling alone, learning alone)": loop / slower_half,
         f"full loop / what its halves allow on {cores()} cores": loop / min(slower_half, cores() / core_seconds),

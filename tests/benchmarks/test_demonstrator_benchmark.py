@@ -1,15 +1,21 @@
 """`python -m benchmarks.demonstrator`, with one episode a task."""
 
-from benchmarks.demonstrator import Outcome, measure, show
+import pytest
+
+from benchmarks.demonstrator import Outcome, World, measure, show
 from skild_ray.envs.kitchen import SUBTASKS
 
+EXPECTED: dict[World, list[tuple[str, int]]] = {
+    "kitchen": [*((task, 280) for task in [*SUBTASKS, "kbts", "mlsh", "mkls", "play"]), ("play", 400)],
+    "office": [("fixed", 350), ("random", 350)],
+}
 
-def test_every_task_is_played() -> None:
-    results = measure(episodes=1, first_seed=3)
+
+@pytest.mark.parametrize("world", EXPECTED)
+def test_every_task_is_played(world: World) -> None:
+    results = measure(world, episodes=1, first_seed=3)
     outcomes: list[dict[str, object]] = results["outcomes"]  # type: ignore[assignment]
-    tasks = [(row["task"], row["limit"]) for row in outcomes]
-    expected = [*SUBTASKS, "kbts", "mlsh", "mkls", "play"]
-    assert tasks == [(task, 280) for task in expected] + [("play", 400)]
+    assert [(row["task"], row["limit"]) for row in outcomes] == EXPECTED[world]
     assert all(row["solved"] in (0.0, 1.0) and row["max_steps"] == row["mean_steps"] for row in outcomes)
     assert results["env_steps_per_s"] > 0  # type: ignore[operator]
     show(results)

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.measure import alternate, medians, write_json
-from benchmarks.simulators import World
+from benchmarks.simulators import World, simulator_measurements
 from benchmarks.throughput import measure, measured_experiment
-from skild_ray.config import Algorithm, SkillModel
+from benchmarks.untrained import publish_untrained
+from skild_ray.config import Algorithm, Experiment, SkillModel
 
 KEYS = {
     "raw_env_steps_per_s",
@@ -26,16 +27,20 @@ KEYS = {
 SECONDS = 0.05
 
 
-@pytest.mark.parametrize(("world", "runners"), [("maze", 1), ("kitchen", 0)])
-def test_every_rate_is_measured(tmp_path: Path, ray_session: None, world: World, runners: int) -> None:
-    experiment = measured_experiment(world, str(tmp_path), runners, 2, SECONDS)
+def small_experiment(world: World, runs: Path, runners: int) -> Experiment:
+    experiment = measured_experiment(world, str(runs), runners, 2, SECONDS)
     small = {"hidden": 16, "decoder_layers": 1, "head_layers": 1}
-    experiment = experiment.model_copy(
+    return experiment.model_copy(
         update={
             "skill": experiment.skill.model_copy(update=small),
             "rollout": experiment.rollout.model_copy(update={"skill_steps_per_fragment": 4}),
         }
     )
+
+
+@pytest.mark.parametrize(("world", "runners"), [("maze", 1), ("kitchen", 0)])
+def test_every_rate_is_measured(tmp_path: Path, ray_session: None, world: World, runners: int) -> None:
+    experiment = small_experiment(world, tmp_path, runners)
     results = measure(world, experiment, SECONDS, rounds=1)
     write_json(tmp_path / "results.json", results)
     written = json.loads((tmp_path / "results.json").read_text())
@@ -45,7 +50,15 @@ def test_every_rate_is_measured(tmp_path: Path, ray_session: None, world: World,
     assert all(ratio > 0 for ratio in written["ratios"].values())
 
 
-@pytest.mark.parametrize("world", ["maze", "kitchen"])
+def test_the_office_is_measured_without_an_original(tmp_path: Path) -> None:
+    experiment = small_experiment("office", tmp_path, 0)
+    publish_untrained(experiment)
+    rates = [measurement(SECONDS) for measurement in simulator_measurements("office", experiment, 2)]
+    assert [*map(list, rates)] == [["raw_env_steps_per_s"], ["gym_env_steps_per_s"], ["skill_env_steps_per_s"]]
+    assert all(value > 0 for rate in rates for value in rate.values())
+
+
+@pytest.mark.parametrize("world", ["maze", "kitchen", "office"])
 def test_networks_and_sample_reuse_are_the_papers(world: World) -> None:
     experiment = measured_experiment(world, "runs", 3, 4, 1.0)
     assert experiment.skill == SkillModel()
