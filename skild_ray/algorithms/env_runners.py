@@ -261,10 +261,10 @@ class EnvRunners:
             fragments = sum(self._requested.pop(index, None) is not None for index in lost)
             self.faults["lost_runners"] += len(lost)
             self.faults["lost_fragments"] += fragments
-            names = ", ".join(map(str, lost))
             print(
-                f"env runner {names} lost ({why}), and {fragments} fragments with it; {len(healthy)} of "
-                f"{len(self._manager.actor_ids())} go on, it comes back as soon as the cluster has room",
+                f"env runners lost ({why}): {', '.join(map(str, lost))}, and {fragments} fragments with them; "
+                f"{len(healthy)} of {len(self._manager.actor_ids())} go on, the rest come back as soon as the cluster "
+                "has room",
                 flush=True,
             )
 
