@@ -25,6 +25,7 @@ class Request(Section):
     environment: str
     env_kwargs: dict[str, Any]
     expert: str
+    expert_version: int
     expert_kwargs: dict[str, Any]
     episodes: int
     action_noise: float
@@ -36,6 +37,7 @@ class Request(Section):
             environment=environment.id,
             env_kwargs={**environment.kwargs, **source.env_kwargs},
             expert=source.expert,
+            expert_version=getattr(load_expert(source.expert), "version", 1),
             expert_kwargs=source.expert_kwargs,
             episodes=source.episodes,
             action_noise=source.action_noise,

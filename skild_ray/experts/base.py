@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 class Expert(Protocol):
     """Solves an environment's task from its observations and public attributes; it acts through `env.step` only.
 
-    The same generator state and the same observations give the same actions.
+    The same generator state and the same observations give the same actions. An attribute `version` of the class, 1
+    where there is none, is to be raised with every change of what it does: data sets that it made are made anew then.
     """
 
     def __init__(self, env: gym.Env, rng: np.random.Generator, **kwargs: Any): ...

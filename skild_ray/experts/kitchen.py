@@ -57,6 +57,8 @@ class KitchenExpert:
         TypeError: if the environment is no `KitchenEnv`.
     """
 
+    version = 2
+
     def __init__(
         self,
         env: gym.Env,
@@ -75,9 +77,9 @@ class KitchenExpert:
         self._scripts: dict[str, Callable[[], Motion]] = {
             "microwave": self._microwave,
             "kettle": self._kettle,
-            "bottom burner": lambda: self._burner("knob2_site", BOTTOM_BURNER, -0.88, -0.05),
+            "bottom burner": lambda: self._burner("knob2_site", BOTTOM_BURNER, -0.88, 0.040, -0.05),
             "top burner": lambda: self._burner(
-                "knob4_site", TOP_BURNER, -0.92, 0.25 if self._door_is_open() else -0.05
+                "knob4_site", TOP_BURNER, -0.92, 0.047, 0.25 if self._door_is_open() else -0.05
             ),
             "light switch": self._light_switch,
             "slide cabinet": self._slide_cabinet,
@@ -162,11 +164,14 @@ class KitchenExpert:
         )
         yield from self._arm.retreat(0.2, OPEN, up=0.12)
 
-    def _burner(self, knob: str, joint: int, goal: float, pitch: float) -> Motion:
-        """Turn the knob with the closed fist on the upper left of its bar."""
+    def _burner(self, knob: str, joint: int, goal: float, radius: float, pitch: float) -> Motion:
+        """Turn the knob with the closed fist on the upper left of its bar, so far from its axis.
+
+        The radius is the middle of those at which the fist finds the bar: an agent will miss it by a centimetre.
+        """
         centre = self._site(knob)
         hand = self._arm.orient(yaw=-0.1, pitch=pitch)
-        radius, goal = 0.034 + self._arm.around(0.003), goal + self._arm.around(0.08)
+        radius, goal = radius + self._arm.around(0.003), goal + self._arm.around(0.08)
         depth = -0.010
         yield from self._arm.go(beside(centre, -0.07, -0.12, radius - 0.02), hand, CLOSED)
         yield from self._arm.approach(beside(centre, -0.05, depth, radius), hand, CLOSED)

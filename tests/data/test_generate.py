@@ -5,7 +5,7 @@ from typing import Any
 import minari
 import numpy as np
 import pytest
-from line_world import LineEnv
+from line_world import LineEnv, LineExpert
 from minari.cli import app as minari_cli
 from typer.testing import CliRunner
 
@@ -61,7 +61,7 @@ def test_failed_episodes_are_replaced_by_the_next_ones() -> None:
     assert all(observations[-1, 0] > 0.4 for observations, _ in map(data.episode, range(10)))
 
 
-def test_an_equal_request_is_reused_and_another_is_not() -> None:
+def test_an_equal_request_is_reused_and_another_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     first = generate(walk(), LINE, seed=0)
     assert generate(walk(), LINE, seed=0, progress=lambda done, total: pytest.fail("generated again")) == first
     others = [
@@ -75,6 +75,8 @@ def test_an_equal_request_is_reused_and_another_is_not() -> None:
     assert len({first, *others}) == 7
     same = Environment(id="line_world:LineEnv", kwargs={"max_episode_steps": 30})
     assert dataset_id(walk(), same, 0) == others[4]
+    monkeypatch.setattr(LineExpert, "version", 2, raising=False)
+    assert dataset_id(walk(), LINE, 0) != first, "an expert that does something else now"
 
 
 def test_named_data_sets(minari_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
