@@ -249,7 +249,7 @@ class _Run:
             if self.averaged:
                 self.averaged.update_parameters(self.module)
             self.iteration += 1
-        trained = {f"train_{name}": float(value) for name, value in losses._asdict().items() if value is not None}
+        trained = {f"train_{name}": value.item() for name, value in losses._asdict().items() if value is not None}
         if not all(map(math.isfinite, trained.values())):
             raise FloatingPointError(
                 f"the loss is not finite at iteration {self.iteration} ({trained}); "
