@@ -54,6 +54,9 @@ class Generate(Section):
     env_kwargs: dict[str, Any] = Field(default={}, description="merged over environment.kwargs while generating")
     expert_kwargs: dict[str, Any] = Field(default={}, description="keyword arguments of the expert")
     action_noise: float = Field(0.0, ge=0, description="std of the noise added to executed, not to recorded, actions")
+    seed: int | None = Field(
+        None, ge=0, description="of the episodes; default: the experiment's, so each seed of it has its own data"
+    )
 
 
 class Source(Section):
@@ -194,6 +197,9 @@ class Algorithm(Section):
     batch_size: int = Field(256, gt=0, description="skill transitions an update")
     samples_per_skill_step: float = Field(
         128.0, gt=0, description="replayed transitions for each new one; 128: reference"
+    )
+    demonstration_share: float = Field(
+        0.0, ge=0, lt=1, description="share of every batch drawn from the demonstrations, their skills by the encoder"
     )
     warmup_skill_steps: int = Field(500, gt=0, description="skill steps collected before the first update")
     critic_warmup_updates: int = Field(1_000, ge=0, description="first updates that leave policy and alphas alone")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 from skild_ray import storage
-from skild_ray.algorithms.sac.demonstrations import demonstrations_fingerprint, load_demonstrations
+from skild_ray.algorithms.demonstrations import demonstrations_fingerprint, load_demonstrations
 from skild_ray.algorithms.train import stage_name, train_downstream
 from skild_ray.artifacts import Artifact, open_artifact
 from skild_ray.cluster import connect

@@ -1,12 +1,32 @@
 """Replay of skill transitions with n-step returns assembled when they are drawn."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Rows = Mapping[str, NDArray]
+
+
+def draw_batches(
+    sources: Sequence[tuple["SkillReplay", int]], updates: int, names: Sequence[str] | None = None
+) -> dict[str, NDArray]:
+    """So many batches, one behind the other, each with a fixed number of transitions of every replay.
+
+    Args:
+        sources: replays, and how many transitions of a batch come from each.
+        updates: number of batches.
+        names: columns wanted; default: all.
+    """
+    parts = [
+        {name: drawn[name].reshape(updates, count, *drawn[name].shape[1:]) for name in names or drawn}
+        for replay, count in sources
+        if count
+        for drawn in (replay.sample(updates * count),)
+    ]
+    joined = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+    return {name: column.reshape(-1, *column.shape[2:]) for name, column in joined.items()}
 
 
 class SkillReplay:

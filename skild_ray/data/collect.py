@@ -41,7 +41,7 @@ class Request(Section):
             expert_kwargs=source.expert_kwargs,
             episodes=source.episodes,
             action_noise=source.action_noise,
-            seed=seed,
+            seed=seed if source.seed is None else source.seed,
         )
 
     def make_env(self) -> gym.Env:

@@ -47,7 +47,7 @@ def generate(
     Args:
         source: the expert and how many episodes to keep.
         environment: where it acts.
-        seed: episode i depends on (seed, i).
+        seed: episode i depends on (seed, i), where the source has no seed of its own.
         workers: Ray tasks at a time, one core each; default: as many as the cluster has cores.
         progress: called with (episodes kept so far, episodes wanted).
         name: Minari id of the data set; default: `dataset_id`.

@@ -18,12 +18,10 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from typer.testing import CliRunner
 
 from skild_ray.algorithms.sac import SAC, SACConfig, SACTorchLearner
-from skild_ray.algorithms.sac.demonstrations import demonstration_rows
 from skild_ray.algorithms.sac.sac_rl_module import squashed_sample
 from skild_ray.artifacts import open_artifact
 from skild_ray.cli import app
 from skild_ray.config import Experiment, Source
-from skild_ray.data.episode import Episode
 from skild_ray.errors import DataError
 from skild_ray.evaluation.policy import load_agent
 from skild_ray.evaluation.report import write_report
@@ -125,17 +123,6 @@ def test_an_update_moves_everything_and_targets_slowly() -> None:
 
 
 # --- demonstrations ---
-
-
-def test_demonstration_rows() -> None:
-    states, actions, rewards = np.arange(4.0)[:, None], np.zeros((3, 1)), np.array([0.0, 0.0, 1.0])
-    whole = demonstration_rows(Episode(states, actions, rewards, terminated=True))
-    assert whole["next_obs"][:, 0].tolist() == [1, 2, 3]
-    assert whole["terminated"].tolist() == [0, 0, 1]
-    goal = demonstration_rows(Episode(states[:3], actions, rewards, terminated=True))
-    assert goal["rewards"].tolist() == [0, 0, 1], "what comes after an end does not matter"
-    cut = demonstration_rows(Episode(states[:3], actions, rewards))
-    assert (cut["next_obs"][:, 0].tolist(), cut["terminated"].tolist()) == ([1, 2], [0, 0])
 
 
 def _d4rl_file(path: Path, **arrays: Any) -> Source:

@@ -14,11 +14,13 @@ from pretrained import publish_pretrained, tiny_experiment
 from ray.rllib.core import DEFAULT_MODULE_ID
 from torch import Tensor
 
-from skild_ray.algorithms.pretrained import Pretrained, load_decoder
+from skild_ray.algorithms.pretrained import Pretrained, References, load_decoder
 from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
 from skild_ray.algorithms.skild.skild import make_skill_env
 from skild_ray.algorithms.train import module_weights
 from skild_ray.config import Experiment
+from skild_ray.data.formats import load_dataset
+from skild_ray.data.sources import as_datasets
 from skild_ray.errors import SkildError
 
 Build = Callable[..., SkiLD]
@@ -31,6 +33,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 def build(pretrained_run: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
     """Builds the algorithm with settings of `Algorithm` and of other sections changed, and stops it in the end."""
     monkeypatch.setenv("TUNE_RESULT_DIR", str(tmp_path))
+    monkeypatch.setenv("MINARI_DATASETS_PATH", f"{pretrained_run.runs}/minari")
     built: list[SkiLD] = []
 
     def build(num_env_runners: int = 0, num_learners: int = 0, **changes: Any) -> SkiLD:
@@ -127,6 +130,19 @@ def test_stored_transitions_are_the_environments(build: Build) -> None:
     np.testing.assert_allclose(drawn["bootstrap"][~terminated], 0.99 ** (length[~terminated] / 5), rtol=1e-5)
     assert terminated.any()
     assert cut.any()
+
+
+def test_demonstrations_have_their_share_of_every_batch(build: Build) -> None:
+    algo = build(demonstration_share=0.25, n_step=2)
+    _finish(algo, until=600)
+    (source,) = as_datasets(tiny_experiment("unused").data.demonstrations, tiny_experiment("unused"), "demonstrations")
+    states = load_dataset(source.dataset or "").observations
+    drawn = algo._draw(3, 32)
+    is_state = (drawn["obs"][:, None] == states).all(-1).any(-1).reshape(3, 32)
+    assert is_state[:, :8].all()
+    assert not is_state[:, 8:].all(1).any()
+    for name, values in References(Pretrained.open(algo.config.run_dir or ""))(drawn["obs"]).items():
+        np.testing.assert_allclose(drawn[name], values, atol=1e-5)
 
 
 def test_results_name_what_happened(build: Build) -> None:
@@ -234,7 +250,12 @@ def _assert_equal(first: Any, second: Any) -> None:
         np.testing.assert_array_equal(np.asarray(first), np.asarray(second))
 
 
-LEARNS_EVERYTHING = {"discriminator_updates": 0.5, "learn_alphas": True, "kl_in_target": True}
+LEARNS_EVERYTHING = {
+    "discriminator_updates": 0.5,
+    "learn_alphas": True,
+    "kl_in_target": True,
+    "demonstration_share": 0.25,
+}
 
 
 def test_from_checkpoint_is_exact(build: Build, tmp_path: Path) -> None:

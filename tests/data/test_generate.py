@@ -75,6 +75,7 @@ def test_an_equal_request_is_reused_and_another_is_not(monkeypatch: pytest.Monke
     assert len({first, *others}) == 7
     same = Environment(id="line_world:LineEnv", kwargs={"max_episode_steps": 30})
     assert dataset_id(walk(), same, 0) == others[4]
+    assert dataset_id(walk(seed=1), LINE, 0) == others[1], "a seed of the source's own instead of the experiment's"
     monkeypatch.setattr(LineExpert, "version", 2, raising=False)
     assert dataset_id(walk(), LINE, 0) != first, "an expert that does something else now"
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import register_env
 
+from skild_ray.algorithms.demonstrations import load_demonstrations
 from skild_ray.algorithms.off_policy import OffPolicy, OffPolicyConfig, Pace
-from skild_ray.algorithms.replay import SkillReplay
-from skild_ray.algorithms.sac.demonstrations import load_demonstrations
+from skild_ray.algorithms.replay import SkillReplay, draw_batches
 from skild_ray.algorithms.sac.sac_learner import SACTorchLearner
 from skild_ray.algorithms.sac.sac_rl_module import SACTorchRLModule
 from skild_ray.config import SAC as Settings
@@ -156,14 +156,7 @@ class SAC(OffPolicy):
 
     def _draw(self, updates: int, size: int) -> dict[str, NDArray]:
         given = round(size * self.settings.demonstration_share)
-        parts = [
-            {name: column.reshape(updates, count, *column.shape[1:]) for name, column in drawn.items()}
-            for replay, count in ((self._demonstrations, given), (self.replay, size - given))
-            if count
-            for drawn in (replay.sample(updates * count),)
-        ]
-        joined = {name: np.concatenate([part[name] for part in parts], axis=1) for name in COLUMNS}
-        return {name: column.reshape(updates * size, *column.shape[2:]) for name, column in joined.items()}
+        return draw_batches([(self._demonstrations, given), (self.replay, size - given)], updates, COLUMNS)
 
     def _own_state(self) -> dict[str, Any]:
         return {

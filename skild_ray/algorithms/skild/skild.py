@@ -1,5 +1,6 @@
 """SkiLD's stage 4 as an RLlib algorithm: its configuration, and what it stores and draws."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -11,13 +12,21 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.tune.registry import register_env
 
+from skild_ray.algorithms.demonstrations import load_demonstrations, skill_rows
 from skild_ray.algorithms.off_policy import OffPolicy, OffPolicyConfig, Pace
-from skild_ray.algorithms.pretrained import Pretrained, References, load_decoder, load_demonstration_states
-from skild_ray.algorithms.replay import SkillReplay
+from skild_ray.algorithms.pretrained import (
+    Pretrained,
+    References,
+    load_decoder,
+    load_demonstration_states,
+    load_skill_model,
+)
+from skild_ray.algorithms.replay import SkillReplay, draw_batches
 from skild_ray.algorithms.skild.skild_learner import SkiLDTorchLearner
 from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
 from skild_ray.algorithms.transitions import Rows, ShiftedTransitions
-from skild_ray.config import Algorithm, Experiment
+from skild_ray.config import Algorithm, Experiment, load_experiment
+from skild_ray.data.sources import as_datasets
 from skild_ray.envs.registry import make_env
 from skild_ray.envs.skill_env import SkillVectorEnv
 
@@ -119,16 +128,22 @@ class SkiLD(OffPolicy):
         if settings.kl_in_target:
             widths |= {f"next_{name}": width for name, width in widths.items()}
         seed = config.seed or 0
-        self.replay = SkillReplay(
-            settings.replay_capacity,
-            pretrained.skill_prior.facts["observation_dim"],
-            latent_dim,
+        new_replay = functools.partial(
+            SkillReplay,
+            observation_dim=pretrained.skill_prior.facts["observation_dim"],
+            latent_dim=latent_dim,
             n_step=settings.n_step,
             discount=settings.discount,
             horizon=self._horizon,
-            seed=seed,
             columns=widths,
         )
+        self.replay = new_replay(settings.replay_capacity, seed=seed)
+        self._demonstrated: SkillReplay | None = None
+        if settings.demonstration_share:
+            demonstrated = self._demonstrated_skills()
+            self._demonstrated = new_replay(sum(len(rows["rewards"]) for rows in demonstrated), seed=seed + 1)
+            for index, (rows, more) in enumerate(zip(demonstrated, self._more_columns(demonstrated), strict=True)):
+                self._demonstrated.add(str(index), rows | more, ended=True)
         self._shift = ShiftedTransitions() if "shifted_transitions" in settings.reference_quirks else None
         self._demonstrations = load_demonstration_states(pretrained.demo_discriminator)
         self._rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
@@ -157,8 +172,28 @@ class SkiLD(OffPolicy):
         parts = [np.split(value, ends) for value in columns.values()]
         return [dict(zip(columns, values, strict=True)) for values in zip(*parts, strict=True)]
 
+    def _demonstrated_skills(self) -> list[Rows]:
+        """The demonstrations that the discriminator was trained on as transitions of skills; see `skill_rows`.
+
+        They are read from their data sets again, which the artifacts do not hold.
+        """
+        pretrained, config = self._pretrained, self.config
+        experiment = load_experiment(pretrained.demo_discriminator.path / "config.yaml")
+        sources = as_datasets(experiment.data.demonstrations, experiment, "demonstrations")
+        env = make_env(config.low_level_env or "", config.low_level_kwargs)
+        try:
+            episodes = load_demonstrations(sources, env)
+        finally:
+            env.close()
+        model = load_skill_model(pretrained.skill_prior)
+        return [part for rows in episodes for part in skill_rows(rows, model, self._horizon)]
+
     def _draw(self, updates: int, size: int) -> dict[str, NDArray]:
-        drawn = self.replay.sample(updates * size)
+        if self._demonstrated is None:
+            drawn = self.replay.sample(updates * size)
+        else:
+            given = round(size * self.settings.demonstration_share)
+            drawn = draw_batches([(self._demonstrated, given), (self.replay, size - given)], updates)
         if self.settings.discriminator_rate > 0:
             drawn["demonstration_states"] = self._draw_demonstrations(updates * size)
         return drawn
@@ -167,11 +202,16 @@ class SkiLD(OffPolicy):
         return self._demonstrations[self._rng.integers(len(self._demonstrations), size=size)]
 
     def _own_state(self) -> dict[str, Any]:
-        return {"rng": self._rng.bit_generator.state, "pretrained": self._pretrained.hashes}
+        state = {"rng": self._rng.bit_generator.state, "pretrained": self._pretrained.hashes}
+        if self._demonstrated is not None:
+            state["demonstrated"] = self._demonstrated.get_state()
+        return state
 
     def _set_own_state(self, state: Mapping[str, Any]) -> None:
         self._pretrained.require(state["pretrained"])
         self._rng.bit_generator.state = state["rng"]
+        if self._demonstrated is not None and "demonstrated" in state:
+            self._demonstrated.set_state(state["demonstrated"])
 
     def _forget_open_episodes(self) -> None:
         super()._forget_open_episodes()

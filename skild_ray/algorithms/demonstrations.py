@@ -1,15 +1,17 @@
-"""Demonstrations as transitions of the environment's own actions."""
+"""Demonstrations as transitions: of the environment's own actions, and of skills."""
 
 import hashlib
 from collections.abc import Sequence
 
 import gymnasium as gym
 import numpy as np
+import torch
 
 from skild_ray.algorithms.transitions import Rows
 from skild_ray.config import Source
 from skild_ray.data.episode import Episode
 from skild_ray.data.formats import load_rewarded_episodes
+from skild_ray.models.skill_model import SkillModel
 
 
 def load_demonstrations(sources: Sequence[Source], env: gym.Env) -> list[Rows]:
@@ -46,6 +48,37 @@ def demonstration_rows(episode: Episode) -> Rows:
         "k": np.ones(count, np.int64),
         "terminated": terminated,
     }
+
+
+@torch.inference_mode()
+def skill_rows(rows: Rows, model: SkillModel, horizon: int) -> list[Rows]:
+    """The transitions of one episode as transitions of skills, once for each phase in which skills can begin.
+
+    For an offset o of 0 .. H - 1, skills begin at o, o + H, ...; the last one is cut by the episode's end as an env
+    runner's would be. Of a skill that begins at t and lasts k <= H steps,
+
+        z = mean of q(z | s_t .. s_{t+H-1}, a_t .. a_{t+H-1}),   r = r_t + .. + r_{t+k-1},   s' = s_{t+k}
+
+    where a window that reaches beyond the end repeats the last step, which nobody executes.
+    """
+    length = len(rows["rewards"])
+    starts = np.arange(length)
+    steps = starts[:, None] + np.arange(horizon)
+    window = torch.from_numpy(np.minimum(steps, length - 1))
+    latents = model.encode(torch.from_numpy(rows["obs"])[window], torch.from_numpy(rows["actions"])[window]).mean
+    ends = np.minimum(starts + horizon, length)
+    rewards = np.concatenate([[0.0], np.cumsum(rows["rewards"], dtype=np.float64)])
+    skills = {
+        "obs": rows["obs"],
+        "next_obs": rows["next_obs"][ends - 1],
+        "actions": latents.numpy(),
+        "rewards": (rewards[ends] - rewards[starts]).astype(np.float32),
+        "k": ends - starts,
+        "terminated": rows["terminated"][ends - 1],
+    }
+    return [
+        {name: column[offset::horizon] for name, column in skills.items()} for offset in range(min(horizon, length))
+    ]
 
 
 def demonstrations_fingerprint(demonstrations: Sequence[Rows]) -> str:

@@ -1,0 +1,65 @@
+"""Demonstrations as transitions, by hand."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from skild_ray.algorithms.demonstrations import demonstration_rows, skill_rows
+from skild_ray.config import SkillModel as Architecture
+from skild_ray.data.episode import Episode
+from skild_ray.models.skill_model import SkillModel
+
+HORIZON = 5
+
+
+def test_demonstration_rows() -> None:
+    states, actions, rewards = np.arange(4.0)[:, None], np.zeros((3, 1)), np.array([0.0, 0.0, 1.0])
+    whole = demonstration_rows(Episode(states, actions, rewards, terminated=True))
+    assert whole["next_obs"][:, 0].tolist() == [1, 2, 3]
+    assert whole["terminated"].tolist() == [0, 0, 1]
+    goal = demonstration_rows(Episode(states[:3], actions, rewards, terminated=True))
+    assert goal["rewards"].tolist() == [0, 0, 1], "what comes after an end does not matter"
+    cut = demonstration_rows(Episode(states[:3], actions, rewards))
+    assert (cut["next_obs"][:, 0].tolist(), cut["terminated"].tolist()) == ([1, 2], [0, 0])
+
+
+def _episode(length: int, terminated: bool) -> dict[str, NDArray]:
+    """States 0, 1, ..., with reward t at step t."""
+    generator = np.random.default_rng(0)
+    states = np.arange(length + 1.0)[:, None]
+    actions = generator.uniform(-1, 1, (length, 1))
+    return demonstration_rows(Episode(states, actions, np.arange(float(length)), terminated=terminated))
+
+
+@pytest.fixture
+def model() -> SkillModel:
+    torch.manual_seed(0)
+    settings = Architecture(horizon=HORIZON, latent_dim=3, hidden=8, decoder_layers=1, head_layers=1)
+    return SkillModel(1, 1, settings).eval()
+
+
+@pytest.mark.parametrize("terminated", [False, True])
+def test_skill_rows(model: SkillModel, terminated: bool) -> None:
+    episode = _episode(12, terminated)
+    phases = skill_rows(episode, model, HORIZON)
+    assert len(phases) == HORIZON
+    assert sorted(np.concatenate([rows["obs"][:, 0] for rows in phases])) == list(range(12)), (
+        "a skill begins everywhere"
+    )
+    rows = phases[1]
+    assert rows["obs"][:, 0].tolist() == [1, 6, 11]
+    assert rows["next_obs"][:, 0].tolist() == [6, 11, 12]
+    assert rows["k"].tolist() == [5, 5, 1]
+    assert rows["rewards"].tolist() == [1 + 2 + 3 + 4 + 5, 6 + 7 + 8 + 9 + 10, 11]
+    assert rows["terminated"].tolist() == [0, 0, terminated]
+    states, actions = (torch.from_numpy(episode[name]) for name in ("obs", "actions"))
+    with torch.no_grad():
+        expected = model.encode(states[None, 6:11], actions[None, 6:11]).mean[0]
+    np.testing.assert_allclose(rows["actions"][1], expected, atol=1e-6)
+
+
+def test_a_demonstration_shorter_than_a_skill(model: SkillModel) -> None:
+    phases = skill_rows(_episode(3, True), model, HORIZON)
+    assert [rows["k"].tolist() for rows in phases] == [[3], [2], [1]]
+    assert all(rows["terminated"].tolist() == [1] for rows in phases)
