@@ -46,17 +46,20 @@ def evaluate_target(target: Path, episodes: int, seed: int, videos: int = 0, fol
     many episodes of the trained deterministic policy are filmed into `folder/videos` and described under 'videos'.
     """
 
-    def evaluate(agent: Agent, name: str) -> tuple[list[Episode], Results]:
-        played = play(agent, episodes, seed, True, f"{name}, deterministic")
-        sampled = play(agent, episodes, seed, False, f"{name}, sampled")
-        summary, of_sampled = (summarise(part, agent.env_steps, seed) for part in (played, sampled))
-        return played, summary | {"sampled": of_sampled}
+    def run(agent: Agent, name: str, deterministic: bool) -> tuple[list[Episode], Results]:
+        how = "deterministic" if deterministic else "sampled"
+        episodes_played = play(agent, episodes, seed, deterministic, f"{name}, {how}")
+        return episodes_played, summarise(episodes_played, agent.env_steps, seed)
 
     agent = load_agent(target)
     others = {which: load_agent(target, which) for which in without_rl(agent.experiment)}
-    played, results = evaluate(agent, "trained policy")
+    played, results = run(agent, "trained policy", True)
+    results["sampled"] = run(agent, "trained policy", False)[1]
     for which, other in others.items():
-        results[which] = evaluate(other, f"{which} policy")[1]
+        name = f"{which} policy"
+        # The posterior has the mean of the initial policy, and another sigma.
+        mean = results["initial"] if which == "posterior" else run(other, name, True)[1]
+        results[which] = mean | {"sampled": run(other, name, False)[1]}
     if videos:
         results["videos_wanted"] = videos
         results["videos"] = _record(played, agent.experiment.environment, videos, folder / VIDEO_FOLDER)
