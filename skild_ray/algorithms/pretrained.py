@@ -1,5 +1,6 @@
 """The models of stages 1 to 3, loaded from their artifacts for stage 4."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,21 +94,23 @@ class Pretrained:
 
 
 class References:
-    """Prior p(z|s) and posterior q(z|s), the frozen Gaussians that regularise the policy.
+    """Prior p(z|s) and posterior q(z|s), the frozen Gaussians that regularise the policy; q with its sigma scaled.
 
     They never change, so stage 4 evaluates them once for each state that enters the replay, not at every update.
     """
 
     NAMES = ("prior_mean", "prior_log_std", "posterior_mean", "posterior_log_std")
 
-    def __init__(self, pretrained: Pretrained) -> None:
+    def __init__(self, pretrained: Pretrained, posterior_scale: float = 1.0) -> None:
         self._prior, self._posterior = load_head(pretrained.skill_prior), load_head(pretrained.skill_posterior)
+        self._posterior_log_scale = math.log(posterior_scale)
 
     @torch.inference_mode()
     def __call__(self, observations: NDArray) -> dict[str, NDArray]:
         """Means and log-stds [N, D] by the names above."""
         states = torch.tensor(observations)  # a copy: arrays from the object store are read-only
-        parts = (*self._prior(states), *self._posterior(states))
+        mean, log_std = self._posterior(states)
+        parts = (*self._prior(states), mean, log_std + self._posterior_log_scale)
         return {name: part.numpy() for name, part in zip(self.NAMES, parts, strict=True)}
 
 

@@ -133,7 +133,7 @@ def test_stored_transitions_are_the_environments(build: Build) -> None:
 
 
 def test_demonstrations_have_their_share_of_every_batch(build: Build) -> None:
-    algo = build(demonstration_share=0.25, n_step=2)
+    algo = build(demonstration_share=0.25, n_step=2, posterior_scale=0.5)
     _finish(algo, until=600)
     (source,) = as_datasets(tiny_experiment("unused").data.demonstrations, tiny_experiment("unused"), "demonstrations")
     states = load_dataset(source.dataset or "").observations
@@ -141,7 +141,7 @@ def test_demonstrations_have_their_share_of_every_batch(build: Build) -> None:
     is_state = (drawn["obs"][:, None] == states).all(-1).any(-1).reshape(3, 32)
     assert is_state[:, :8].all()
     assert not is_state[:, 8:].all(1).any()
-    for name, values in References(Pretrained.open(algo.config.run_dir or ""))(drawn["obs"]).items():
+    for name, values in References(Pretrained.open(algo.config.run_dir or ""), 0.5)(drawn["obs"]).items():
         np.testing.assert_allclose(drawn[name], values, atol=1e-5)
 
 

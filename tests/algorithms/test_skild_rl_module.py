@@ -4,13 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pretrained import SKILL, publish_pretrained, tiny_experiment
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from skild_ray.algorithms.pretrained import Pretrained, load_head
+from skild_ray.algorithms.pretrained import Pretrained, References, load_head
 from skild_ray.algorithms.skild import SkiLDTorchRLModule
 from skild_ray.config import Experiment
 from skild_ray.evaluation.policy import Which, build_module
@@ -208,6 +209,14 @@ def test_batch_norm_statistics_do_not_move(make_module: Make, batch: Batch, tmp_
         assert all(torch.equal(value, old[name]) for name, value in norm.named_buffers())
     assert _parts_with_gradient(module, out["kl_prior"].sum()) == {"policy"}
     assert all(norm.weight.grad is not None for norm in norms), "their affine part is trained"
+
+
+def test_references_have_the_posteriors_sigma_scaled(pretrained_run: Experiment, batch: Batch) -> None:
+    pretrained = Pretrained.open(pretrained_run.run_dir)
+    whole, half = (References(pretrained, scale)(batch["obs"].numpy()) for scale in (1.0, 0.5))
+    for name in References.NAMES:
+        factor = 0.5 if name == "posterior_log_std" else 1.0
+        np.testing.assert_allclose(np.exp(half[name]), factor * np.exp(whole[name]), rtol=1e-5)
 
 
 def test_behavioural_cloning_is_the_posterior_with_its_own_sigma(pretrained_run: Experiment, batch: Batch) -> None:

@@ -122,7 +122,7 @@ class SkiLD(OffPolicy):
         self._horizon = pretrained.experiment.skill.horizon
         self.settings = settings = config.settings
         super().setup(config)
-        self._references = References(pretrained)
+        self._references = References(pretrained, settings.posterior_scale)
         latent_dim = pretrained.experiment.skill.latent_dim
         widths = dict.fromkeys(References.NAMES, latent_dim)
         if settings.kl_in_target:
