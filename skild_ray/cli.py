@@ -162,7 +162,9 @@ def pipeline(experiment: File, overrides: Overrides = None) -> None:
     evaluation = loaded.evaluation
     with Tracking.of(loaded) as tracking:
         artifact = Run(loaded, tracking=tracking).train_all()
-        results = evaluate_run(artifact.path, evaluation.episodes, evaluation.seed, evaluation.videos)
+        results = evaluate_run(
+            artifact.path, evaluation.episodes, evaluation.seed, evaluation.videos, evaluation.without_rl
+        )
         show(results)
         page = write_report(loaded.run_dir)
         print(f"report: {page}")

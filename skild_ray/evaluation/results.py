@@ -26,7 +26,7 @@ WITHOUT_RL: tuple[Which, ...] = ("initial", "posterior")
 Results = dict[str, Any]
 
 
-def without_rl(experiment: Experiment) -> tuple[Which, ...]:
+def policies_without_rl(experiment: Experiment) -> tuple[Which, ...]:
     """The policies without reinforcement learning that are evaluated beside the trained one.
 
     'initial' is where training started; 'posterior', skill behavioural cloning, is apart from it only where training
@@ -39,8 +39,10 @@ def without_rl(experiment: Experiment) -> tuple[Which, ...]:
     return WITHOUT_RL if rescaled else ("initial",)
 
 
-def evaluate_target(target: Path, episodes: int, seed: int, videos: int = 0, folder: Path = Path()) -> Results:
-    """Results of the agent at `target` (see `load_agent`), with those of `without_rl` under their names.
+def evaluate_target(
+    target: Path, episodes: int, seed: int, videos: int = 0, folder: Path = Path(), without_rl: bool = True
+) -> Results:
+    """Results of the agent at `target` (see `load_agent`), `without_rl` with those of `policies_without_rl` by name.
 
     Each is the summary of the deterministic policy, with that of the sampled one under 'sampled'. With `videos`, so
     many episodes of the trained deterministic policy are filmed into `folder/videos` and described under 'videos'.
@@ -52,7 +54,8 @@ def evaluate_target(target: Path, episodes: int, seed: int, videos: int = 0, fol
         return episodes_played, summarise(episodes_played, agent.env_steps, seed)
 
     agent = load_agent(target)
-    others = {which: load_agent(target, which) for which in without_rl(agent.experiment)}
+    wanted = policies_without_rl(agent.experiment) if without_rl else ()
+    others = {which: load_agent(target, which) for which in wanted}
     played, results = run(agent, "trained policy", True)
     results["sampled"] = run(agent, "trained policy", False)[1]
     for which, other in others.items():
@@ -67,20 +70,21 @@ def evaluate_target(target: Path, episodes: int, seed: int, videos: int = 0, fol
     return results
 
 
-def evaluate_run(artifact: Path, episodes: int, seed: int, videos: int = 0) -> Results:
+def evaluate_run(artifact: Path, episodes: int, seed: int, videos: int = 0, without_rl: bool = True) -> Results:
     """`evaluate_target`, kept in the artifact's folder: an equal evaluation is read back, and videos that it lacks,
     because nothing could render them then, are made."""
     path = artifact / RESULTS_FILE
     if path.exists():
         stored: Results = json.loads(path.read_text())
-        missing = set(without_rl(load_experiment(artifact / "config.yaml"))) - set(stored)
+        others = policies_without_rl(load_experiment(artifact / "config.yaml")) if without_rl else ()
+        missing = set(others) - set(stored)
         wanted = (stored["episodes"], stored["seed"], stored.get("videos_wanted", 0)) == (episodes, seed, videos)
         if wanted and not missing:
             film(recordings(stored, artifact))
             _store(artifact)
             return stored
     shutil.rmtree(artifact / VIDEO_FOLDER, ignore_errors=True)
-    results = evaluate_target(artifact, episodes, seed, videos, artifact)
+    results = evaluate_target(artifact, episodes, seed, videos, artifact, without_rl)
     with writable(path):
         path.write_text(json.dumps(results, indent=2))
     _store(artifact)

@@ -15,7 +15,7 @@ from skild_ray.artifacts import publish
 from skild_ray.config import Algorithm
 from skild_ray.errors import ArtifactError, ConfigError, SkildError
 from skild_ray.evaluation.compare import band, compare, read_method
-from skild_ray.evaluation.results import without_rl
+from skild_ray.evaluation.results import policies_without_rl
 
 SVG = "{http://www.w3.org/2000/svg}"
 Make = Callable[..., Path]
@@ -120,4 +120,4 @@ def test_mistakes_are_one_line(make: Make, tmp_path: Path) -> None:
 )
 def test_the_posterior_is_evaluated_once(tmp_path: Path, changes: dict[str, Any], expected: tuple[str, ...]) -> None:
     experiment = tiny_experiment(tmp_path)
-    assert without_rl(experiment.model_copy(update={"algorithm": Algorithm(**changes)})) == expected
+    assert policies_without_rl(experiment.model_copy(update={"algorithm": Algorithm(**changes)})) == expected

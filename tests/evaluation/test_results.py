@@ -1,9 +1,14 @@
 """Statistics of episodes, and which of them are looked at."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from pretrained import publish_pretrained, tiny_experiment
 
-from skild_ray.evaluation.results import most_telling
+from skild_ray.artifacts import publish
+from skild_ray.evaluation.policy import build_module
+from skild_ray.evaluation.results import evaluate_run, most_telling
 from skild_ray.evaluation.rollouts import Episode, summarise
 
 
@@ -57,3 +62,24 @@ def test_most_telling_episodes() -> None:
     assert most_telling(played, 1) == [4]
     assert most_telling([failed, hopeless, failed], 2) == [0, 1], "without success the median of all"
     assert most_telling([slow], 3) == [0]
+
+
+def test_policies_without_rl_are_evaluated_where_they_are_wanted(tmp_path: Path) -> None:
+    experiment = tiny_experiment(tmp_path, algorithm={"policy_init_scale": 0.5})
+    stages = publish_pretrained(experiment).artifacts
+    agent = publish(
+        experiment,
+        "demo_rl",
+        build_module(experiment.run_dir, experiment).state_dict(),
+        [{"env_steps": 10.0}],
+        fingerprint="untrained",
+        data={},
+        inputs=stages,
+        facts={"env_steps": 10},
+    )
+    alone = evaluate_run(agent.path, 3, seed=0, without_rl=False)
+    assert not {"initial", "posterior"} & set(alone)
+    everything = evaluate_run(agent.path, 3, seed=0)
+    assert alone.items() <= everything.items()
+    assert {"initial", "posterior"} <= set(everything)
+    assert evaluate_run(agent.path, 3, seed=0, without_rl=False) == everything, "what is there is kept"
