@@ -68,6 +68,12 @@ DOWNSTREAM_PANELS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel("Critic loss", "half the squared error", [("critic_loss", "")], log=True),
         Panel("Policy loss", "regularisation - Q", [("policy_loss", "")]),
+        Panel(
+            "Gradients before clipping",
+            "norm",
+            [("critic_gradient", "critics"), ("policy_gradient", "policy")],
+            log=True,
+        ),
     ),
     "Regularisation and demonstration support": (
         Panel(

@@ -164,6 +164,8 @@ def test_results_name_what_happened(build: Build) -> None:
         "prior_divergence",
         "alpha",
         "alpha_q",
+        "critic_gradient",
+        "policy_gradient",
     ):
         assert name in learner
     for name in ("env_reward", "discriminator_reward", "rl_training_reward"):

@@ -131,6 +131,7 @@ class SkiLDTorchLearner(TorchLearner):
             module: SkiLDTorchRLModule = self._module[module_id].unwrapped()
             settings, update = module.settings, int(module.num_updates)
             skipped = 0
+            self._gradient_norms: dict[str, Tensor] = {}  # before clipping, of this update's optimisers
             for full_name, optimizer in self.get_optimizers_for_module(module_id):
                 name = full_name.removeprefix(f"{module_id}_")
                 if not self._is_due(name, update, settings):
@@ -138,6 +139,7 @@ class SkiLDTorchLearner(TorchLearner):
                 parameters = optimizer.param_groups[0]["params"]
                 limit = settings.gradient_clip or float("inf")
                 norm = nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
+                self._gradient_norms[name] = norm
                 if torch.isfinite(norm):
                     optimizer.step()
                 else:
@@ -182,6 +184,7 @@ class SkiLDTorchLearner(TorchLearner):
             "discriminator_reward": (1 - weight) * reward_d.mean(),
             "rl_training_reward": reward.mean(),
         }
+        values |= {f"{name}_gradient": norm for name, norm in self._gradient_norms.items()}
         numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()
         self.metrics.log_dict(dict(zip(values, numbers, strict=True)), key=module_id, window=1)
 
