@@ -227,7 +227,7 @@ def _evaluation(results: Mapping[str, Results]) -> list[Markup]:
             note(
                 f"{result['episodes']} complete episodes each, seed {result['seed']}. Deterministic takes the mean of "
                 "the policy, sampled draws from it; the initial policy is the one that training started from, the "
-                "posterior the same before its sigma was changed. Brackets are 95 % confidence intervals."
+                "posterior has the same mean and its own sigma. Brackets are 95 % confidence intervals."
             )
         )
         parts = list(policies(result))

@@ -149,11 +149,13 @@ def most_telling(episodes: Sequence[Episode], count: int) -> list[int]:
 
 
 def policies(results: Results) -> Iterator[tuple[str, Results]]:
-    """The evaluated policies that there are, by name."""
-    for name, both in (("trained", results), *((name, results.get(name, {})) for name in WITHOUT_RL)):
-        for how, part in (("deterministic", both), ("sampled", both.get("sampled"))):
-            if part:
-                yield f"{name}, {how}", part
+    """The evaluated policies that there are, by name; the posterior's mean, which is the initial policy's, once."""
+    for name in ("trained", *WITHOUT_RL):
+        both = results if name == "trained" else results.get(name)
+        if both and name != "posterior":
+            yield f"{name}, deterministic", both
+        if both and "sampled" in both:
+            yield f"{name}, sampled", both["sampled"]
 
 
 def show(results: Results) -> None:
