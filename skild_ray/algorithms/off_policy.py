@@ -186,6 +186,7 @@ class OffPolicy(RLlibAlgorithm):
         self._request_env_steps = (self.config.rollout_fragment_length * envs + envs - 1) * self.pace.horizon
         self._runners = EnvRunners(self.env_runner_group, config.sample_timeout_s)
         self._owed = 0.0
+        self._learned = False
         self._counts = {"env_steps": 0, "skill_steps": 0, "updates": 0, "episodes": 0}
         self._open_episodes: dict[str, tuple[int, float]] = {}
         self._recent: dict[str, deque[float]] = {}
@@ -194,6 +195,11 @@ class OffPolicy(RLlibAlgorithm):
     def finished(self) -> bool:
         """Whether another request for experience could exceed `total_env_steps`."""
         return self._counts["env_steps"] + self._request_env_steps > self.pace.total_env_steps
+
+    @property
+    def learned(self) -> bool:
+        """Whether there was an update since this was built or restored; RLlib logs losses of NaN until then."""
+        return self._learned
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -307,6 +313,7 @@ class OffPolicy(RLlibAlgorithm):
                 num_epochs=1,
             )
             self._counts["updates"] += updates
+            self._learned = True
             self.metrics.aggregate(results, key=LEARNER_RESULTS)
 
     # --- faults and checkpoints ---
@@ -340,6 +347,7 @@ class OffPolicy(RLlibAlgorithm):
             self._set_own_state(own)
             self.replay.set_state(own["replay"])
             self._owed = own["owed"]
+            self._learned = False
             self._counts = dict(own["counts"])
             self._runners.faults.update(own["faults"])
             self._recent = {name: deque(values, EPISODE_WINDOW) for name, values in own["recent"].items()}

@@ -238,7 +238,7 @@ def metrics_row(result: Mapping[str, Any], algo: OffPolicy, subtasks: Sequence[s
     row |= {name: float(result[name]) for name in EPISODE_METRICS if name in result}
     if "subtasks_solved" in row:
         row |= completion_rates(algo.recent_episodes["subtasks_solved"], subtasks)
-    learner = result.get("learners", {}).get(DEFAULT_MODULE_ID, {})
+    learner = result.get("learners", {}).get(DEFAULT_MODULE_ID, {}) if algo.learned else {}
     # RLlib's own numbers of parameters and steps are not metrics, and mostly unknown.
     return row | {
         name: float(value)

@@ -17,7 +17,7 @@ from torch import Tensor
 from skild_ray.algorithms.pretrained import Pretrained, References, load_decoder
 from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
 from skild_ray.algorithms.skild.skild import make_skill_env
-from skild_ray.algorithms.train import module_weights
+from skild_ray.algorithms.train import metrics_row, module_weights
 from skild_ray.config import Experiment
 from skild_ray.data.formats import load_dataset
 from skild_ray.data.sources import as_datasets
@@ -325,6 +325,21 @@ def test_a_resumed_synchronous_run_equals_an_uninterrupted_one(
 
 
 # --- faults ---
+
+
+def test_what_was_resumed_and_has_not_learned_yet_reports_no_losses(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    algo = build(1)
+    _finish(algo, until=1_000)
+    path = algo.save_to_path(str(tmp_path / "checkpoint"))
+    assert "critic_loss" in metrics_row(algo.train(), algo, [], 0.0)
+    algo.restore_from_path(path)
+    monkeypatch.setattr(algo._runners, "fetch", list)  # slow runners, which have nothing yet
+    row = metrics_row(algo.train(), algo, [], 0.0)
+    assert row["updates"] > 0
+    assert "critic_loss" not in row
+    assert all(np.isfinite(list(row.values())))
 
 
 def _env_runner_processes(algo: SkiLD) -> list[int]:
