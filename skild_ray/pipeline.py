@@ -11,7 +11,6 @@ from skild_ray.cluster import connect
 from skild_ray.config import Experiment, fingerprint, load_experiment
 from skild_ray.data.sources import as_datasets, load_sources
 from skild_ray.data.trajectories import Trajectories
-from skild_ray.envs import make_env
 from skild_ray.errors import ArtifactError, ConfigError
 from skild_ray.offline.loop import STAGE_DATA, train_stage
 from skild_ray.offline.problem import DataKind
@@ -167,12 +166,8 @@ class Run:
             return {}
         if self._transitions is None:
             demonstrations, workers = experiment.data.demonstrations, experiment.resources.data_workers
-            env = make_env(experiment.environment.id, experiment.environment.kwargs)
-            try:
-                sources = as_datasets(demonstrations, experiment, "demonstrations", workers)
-                self._transitions = demonstrations_fingerprint(load_demonstrations(sources, env))
-            finally:
-                env.close()
+            sources = as_datasets(demonstrations, experiment, "demonstrations", workers)
+            self._transitions = demonstrations_fingerprint(load_demonstrations(sources, experiment.environment))
         return {"demonstrations": self._transitions}
 
     def _load(self, kind: DataKind) -> list[Trajectories]:

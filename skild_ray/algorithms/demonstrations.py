@@ -1,30 +1,33 @@
 """Demonstrations as transitions: of the environment's own actions, and of skills."""
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 
-import gymnasium as gym
 import numpy as np
 import torch
 
 from skild_ray.algorithms.transitions import Rows
-from skild_ray.config import Source
+from skild_ray.config import Environment, Source
 from skild_ray.data.episode import Episode
 from skild_ray.data.formats import load_rewarded_episodes
+from skild_ray.envs.registry import make_env
 from skild_ray.models.skill_model import SkillModel
 
 
-def load_demonstrations(sources: Sequence[Source], env: gym.Env) -> list[Rows]:
+def load_demonstrations(sources: Sequence[Source], environment: Environment) -> list[Rows]:
     """The transitions of each episode of stored data sets, as `episode_rows` gives those of an env runner.
 
     Raises:
+        ConfigError: there is no such environment.
         DataError: a data set is missing, has no rewards, or does not fit the environment.
     """
-    return [
-        demonstration_rows(episode)
-        for source in sources
-        for episode in load_rewarded_episodes(source.dataset or "", env, source.max_episodes, source.select)
-    ]
+    with contextlib.closing(make_env(environment.id, environment.kwargs)) as env:
+        return [
+            demonstration_rows(episode)
+            for source in sources
+            for episode in load_rewarded_episodes(source.dataset or "", env, source.max_episodes, source.select)
+        ]
 
 
 def demonstration_rows(episode: Episode) -> Rows:

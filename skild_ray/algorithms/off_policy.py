@@ -19,7 +19,7 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV
 from skild_ray.algorithms.env_runners import EnvRunners, Fragment, SkillEnvRunner, env_runner_placement
 from skild_ray.algorithms.replay import SkillReplay
 from skild_ray.algorithms.transitions import Rows, episode_rows
-from skild_ray.config import Experiment, Rollout, Section
+from skild_ray.config import Environment, Experiment, Rollout, Section
 from skild_ray.envs.skill_env import SkillVectorEnv
 
 UPDATES_PER_CALL = 8
@@ -109,6 +109,11 @@ class OffPolicyConfig(AlgorithmConfig):
         for name in set(kwargs) & set(self.section.model_fields):
             setattr(self, name, kwargs.pop(name))
         return super().training(**kwargs)
+
+    @property
+    def low_level(self) -> Environment:
+        """The low-level environment."""
+        return Environment(id=self.low_level_env or "", kwargs=self.low_level_kwargs)
 
     def validated(self) -> Any:
         """The algorithm's section with the fields that were set."""

@@ -118,11 +118,7 @@ class SAC(OffPolicy):
     def setup(self, config: SACConfig) -> None:
         self.settings = settings = config.settings
         super().setup(config)
-        env = make_env(config.low_level_env or "", config.low_level_kwargs)
-        try:
-            rows = load_demonstrations(config.sources, env)
-        finally:
-            env.close()
+        rows = load_demonstrations(config.sources, config.low_level)
         capacities = settings.replay_capacity, sum(len(part["rewards"]) for part in rows)
         self.replay, self._demonstrations = (
             SkillReplay(

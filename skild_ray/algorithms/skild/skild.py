@@ -177,15 +177,11 @@ class SkiLD(OffPolicy):
 
         They are read from their data sets again, which the artifacts do not hold.
         """
-        pretrained, config = self._pretrained, self.config
+        pretrained = self._pretrained
         experiment = load_experiment(pretrained.demo_discriminator.path / "config.yaml")
         sources = as_datasets(experiment.data.demonstrations, experiment, "demonstrations")
-        env = make_env(config.low_level_env or "", config.low_level_kwargs)
-        try:
-            episodes = load_demonstrations(sources, env)
-        finally:
-            env.close()
         model = load_skill_model(pretrained.skill_prior)
+        episodes = load_demonstrations(sources, self.config.low_level)
         return [part for rows in episodes for part in skill_rows(rows, model, self._horizon)]
 
     def _draw(self, updates: int, size: int) -> dict[str, NDArray]:
