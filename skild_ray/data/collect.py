@@ -1,7 +1,9 @@
 """Scripted experts acting in an environment, one episode at a time."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import gymnasium as gym
@@ -12,7 +14,7 @@ from skild_ray.config import Environment, Generate, Section
 from skild_ray.data.episode import Episode
 from skild_ray.envs import make_env
 from skild_ray.envs.conventions import SOLVED, subtasks_of
-from skild_ray.errors import SkildError
+from skild_ray.errors import ConfigError, SkildError
 from skild_ray.experts import Expert, load_expert
 
 FIRST_CAPACITY = 1024
@@ -58,14 +60,34 @@ class Failure:
     error: str | None = None
 
 
-def collect(request: Request, first: int, count: int) -> list[Episode | Failure]:
+def prepared(request: Request) -> dict[str, Any]:
+    """The keyword arguments with which workers construct the request's expert; see `Expert`.
+
+    Raises:
+        ConfigError: if the expert has no such arguments.
+    """
+    prepare = getattr(load_expert(request.expert), "prepare", None)
+    if prepare is None:
+        return request.expert_kwargs
+    try:
+        inspect.signature(prepare).bind(**request.expert_kwargs)
+    except TypeError as error:
+        raise ConfigError(f"expert {request.expert!r}: {error}; they are its expert_kwargs") from None
+    return prepare(**request.expert_kwargs)
+
+
+def collect(
+    request: Request, first: int, count: int, expert_kwargs: dict[str, Any] | None = None
+) -> list[Episode | Failure]:
     """Episodes `first`, ..., `first + count - 1` of the infinite sequence of episodes that a request defines.
 
-    Episode i depends on request and i only, not on who plays it and which others were played before.
+    Episode i depends on request and i only, not on who plays it and which others were played before. `expert_kwargs`
+    are those of `prepared`, which is called without them.
     """
     env = _cached_env(request.model_dump_json())
-    expert_type = load_expert(request.expert)
-    return [_attempt(env, expert_type, request, index) for index in range(first, first + count)]
+    expert_kwargs = prepared(request) if expert_kwargs is None else expert_kwargs
+    make_expert = partial(load_expert(request.expert), **expert_kwargs)
+    return [_attempt(env, make_expert, request, index) for index in range(first, first + count)]
 
 
 @lru_cache(maxsize=1)
@@ -73,12 +95,12 @@ def _cached_env(request: str) -> gym.Env:
     return Request.model_validate_json(request).make_env()
 
 
-def _attempt(env: gym.Env, expert_type: type[Expert], request: Request, index: int) -> Episode | Failure:
+def _attempt(env: gym.Env, make_expert: Callable[..., Expert], request: Request, index: int) -> Episode | Failure:
     for_env, for_expert, for_noise = np.random.SeedSequence([request.seed, index]).spawn(3)
     seed = int(for_env.generate_state(1)[0])
     try:
         observation, _ = env.reset(seed=seed)
-        expert = expert_type(env, np.random.default_rng(for_expert), **request.expert_kwargs)
+        expert = make_expert(env, np.random.default_rng(for_expert))
         expert.reset(observation)
         episode = _play(env, expert, observation, request.action_noise, np.random.default_rng(for_noise), seed)
     except SkildError:

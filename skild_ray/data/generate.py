@@ -3,17 +3,17 @@
 import re
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import ray
 
 from skild_ray.cluster import connect
 from skild_ray.config import Environment, Generate, fingerprint
-from skild_ray.data.collect import Failure, Request, collect
+from skild_ray.data.collect import Failure, Request, collect, prepared
 from skild_ray.data.episode import Episode
 from skild_ray.data.minari_store import MinariWriter, dataset_exists, read_metadata
 from skild_ray.data.orders import Order, describe_orders
 from skild_ray.errors import DataError, SkildError, one_line
-from skild_ray.experts import load_expert
 
 ProgressCallback = Callable[[int, int], None]
 
@@ -70,7 +70,7 @@ def generate(
                 f"'minari delete {name}'"
             )
         return name
-    load_expert(request.expert)
+    expert_kwargs = prepared(request)
     env = request.make_env()
     metadata = {
         "algorithm_name": f"scripted expert {request.expert}",
@@ -82,7 +82,7 @@ def generate(
         with MinariWriter(name, env.observation_space, env.action_space, metadata, env.spec) as writer:
             batch: list[Episode] = []
             orders: list[Order] = []
-            for done, episode in enumerate(_solved(request, workers), start=1):
+            for done, episode in enumerate(_solved(request, expert_kwargs, workers), start=1):
                 batch.append(episode)
                 orders.append(episode.subtasks)
                 if len(batch) == WRITE_BATCH or done == request.episodes:
@@ -96,10 +96,10 @@ def generate(
     return name
 
 
-def _solved(request: Request, workers: int | None) -> Iterator[Episode]:
+def _solved(request: Request, expert_kwargs: dict[str, Any], workers: int | None) -> Iterator[Episode]:
     """The first `request.episodes` successful episodes of the sequence."""
     kept = 0
-    for attempts, outcome in enumerate(_outcomes(request, workers), start=1):
+    for attempts, outcome in enumerate(_outcomes(request, expert_kwargs, workers), start=1):
         if isinstance(outcome, Failure):
             if outcome.error:
                 raise DataError(
@@ -118,12 +118,12 @@ def _solved(request: Request, workers: int | None) -> Iterator[Episode]:
             )
 
 
-def _outcomes(request: Request, workers: int | None) -> Iterator[Episode | Failure]:
+def _outcomes(request: Request, expert_kwargs: dict[str, Any], workers: int | None) -> Iterator[Episode | Failure]:
     """Outcomes of episodes 0, 1, 2, ... in order, while Ray tasks play further ones."""
     workers = workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
     chunk = min(max(request.episodes // (8 * workers), 1), MAX_CHUNK)
     play = ray.remote(num_cpus=1)(collect)
-    shared = ray.put(request)
+    shared, kwargs = ray.put(request), ray.put(expert_kwargs)
     running: dict[ray.ObjectRef, tuple[int, int]] = {}
     finished: dict[int, list[Episode | Failure]] = {}
     submitted = due = solved = 0
@@ -135,7 +135,7 @@ def _outcomes(request: Request, workers: int | None) -> Iterator[Episode | Failu
                 and (missing := request.episodes - solved - sum(count for _, count in running.values())) > 0
             ):
                 count = min(chunk, missing)
-                running[play.remote(shared, submitted, count)] = (submitted, count)
+                running[play.remote(shared, submitted, count, kwargs)] = (submitted, count)
                 submitted += count
             if not running:
                 return

@@ -9,6 +9,7 @@ __all__ = ["EXPERTS", "Expert", "load_expert"]
 EXPERTS = {
     "maze": "skild_ray.experts.maze:MazeExpert",
     "kitchen": "skild_ray.experts.kitchen:KitchenExpert",
+    "kitchen_tracker": "skild_ray.experts.kitchen_tracker:KitchenTracker",
     "office": "skild_ray.experts.office:OfficeExpert",
 }
 

@@ -12,6 +12,10 @@ class Expert(Protocol):
 
     The same generator state and the same observations give the same actions. An attribute `version` of the class, 1
     where there is none, is to be raised with every change of what it does: data sets that it made are made anew then.
+
+    A class method `prepare(**kwargs)`, where there is one, is called once where a generation is started, and what it
+    returns are the keyword arguments with which the workers construct the expert: for files, which only that machine
+    may have.
     """
 
     def __init__(self, env: gym.Env, rng: np.random.Generator, **kwargs: Any): ...
