@@ -149,8 +149,8 @@ class Run:
         if stage not in OFFLINE_STAGES:
             # A longer run goes on from a shorter one.
             settings = experiment.downstream.model_dump(exclude={"total_env_steps"})
-            direct = [self.direct_data()] if experiment.sac else []
-            return fingerprint(stage, experiment.seed, experiment.environment, settings, hashes, *direct)
+            parts: list[Any] = [stage, experiment.seed, experiment.environment, settings, hashes]
+            return fingerprint(*parts, *filter(None, [self.direct_data()]))
         data = [
             [kind, source.fingerprint(), entry.weight]
             for kind in STAGE_DATA[stage]
@@ -162,7 +162,7 @@ class Run:
     def direct_data(self) -> dict[str, str]:
         """Fingerprint of the demonstrations with their rewards, where stage 4 learns from them directly."""
         experiment = self.experiment
-        if experiment.sac is None:
+        if experiment.sac is None and experiment.algorithm.demonstration_share == 0:
             return {}
         if self._transitions is None:
             demonstrations, workers = experiment.data.demonstrations, experiment.resources.data_workers

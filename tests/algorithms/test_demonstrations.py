@@ -1,14 +1,18 @@
 """Demonstrations as transitions, by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from pretrained import tiny_experiment
 
 from skild_ray.algorithms.demonstrations import demonstration_rows, skill_rows
 from skild_ray.config import SkillModel as Architecture
 from skild_ray.data.episode import Episode
 from skild_ray.models.skill_model import SkillModel
+from skild_ray.pipeline import Run
 
 HORIZON = 5
 
@@ -63,3 +67,13 @@ def test_a_demonstration_shorter_than_a_skill(model: SkillModel) -> None:
     phases = skill_rows(_episode(3, True), model, HORIZON)
     assert [rows["k"].tolist() for rows in phases] == [[3], [2], [1]]
     assert all(rows["terminated"].tolist() == [1] for rows in phases)
+
+
+def test_what_stage_4_learns_from_is_part_of_its_record(tmp_path: Path, minari_root: Path, ray_session: None) -> None:
+    def direct(share: float, episodes: int) -> dict[str, str]:
+        sources = [{"generate": {"expert": "line_world:LineExpert", "episodes": episodes}}]
+        data = {"task_agnostic": sources, "demonstrations": sources}
+        return Run(tiny_experiment(tmp_path, data=data, algorithm={"demonstration_share": share})).direct_data()
+
+    assert direct(0.0, 2) == {}
+    assert direct(0.25, 2) == direct(0.5, 2) != direct(0.25, 3)

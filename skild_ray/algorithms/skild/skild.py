@@ -179,7 +179,8 @@ class SkiLD(OffPolicy):
         """
         pretrained = self._pretrained
         experiment = load_experiment(pretrained.demo_discriminator.path / "config.yaml")
-        sources = as_datasets(experiment.data.demonstrations, experiment, "demonstrations")
+        workers = experiment.resources.data_workers
+        sources = as_datasets(experiment.data.demonstrations, experiment, "demonstrations", workers)
         model = load_skill_model(pretrained.skill_prior)
         episodes = load_demonstrations(sources, self.config.low_level)
         return [part for rows in episodes for part in skill_rows(rows, model, self._horizon)]
