@@ -183,7 +183,7 @@ def test_where_and_how_fast_it_runs_does_not_matter(folder: Path) -> None:
     assert len(messages) == len(STAGES)
 
 
-def test_a_larger_budget_trains_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_larger_budget_trains_on(folder: Path, ray_session: None, capsys: pytest.CaptureFixture[str]) -> None:
     messages = _messages(folder, "algorithm.total_env_steps=8600")
     assert "demo_rl: was trained for 8000 env steps, 8600 are wanted" in messages
     assert "resumed at 7" in capsys.readouterr().out
