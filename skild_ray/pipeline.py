@@ -9,7 +9,7 @@ from skild_ray.algorithms.train import stage_name, train_downstream
 from skild_ray.artifacts import Artifact, open_artifact
 from skild_ray.cluster import connect
 from skild_ray.config import Experiment, fingerprint, load_experiment
-from skild_ray.data.sources import as_datasets, load_sources
+from skild_ray.data.sources import load_sources, stored_demonstrations
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.errors import ArtifactError, ConfigError
 from skild_ray.offline.loop import STAGE_DATA, train_stage
@@ -149,8 +149,10 @@ class Run:
         if stage not in OFFLINE_STAGES:
             # A longer run goes on from a shorter one.
             settings = experiment.downstream.model_dump(exclude={"total_env_steps"})
-            parts: list[Any] = [stage, experiment.seed, experiment.environment, settings, hashes]
-            return fingerprint(*parts, *filter(None, [self.direct_data()]))
+            made_from = [stage, experiment.seed, experiment.environment, settings, hashes]
+            if direct := self.direct_data():
+                made_from.append(direct)
+            return fingerprint(*made_from)
         data = [
             [kind, source.fingerprint(), entry.weight]
             for kind in STAGE_DATA[stage]
@@ -165,9 +167,8 @@ class Run:
         if experiment.sac is None and experiment.algorithm.demonstration_share == 0:
             return {}
         if self._transitions is None:
-            demonstrations, workers = experiment.data.demonstrations, experiment.resources.data_workers
-            sources = as_datasets(demonstrations, experiment, "demonstrations", workers)
-            self._transitions = demonstrations_fingerprint(load_demonstrations(sources, experiment.environment))
+            rows = load_demonstrations(stored_demonstrations(experiment), experiment.environment)
+            self._transitions = demonstrations_fingerprint(rows)
         return {"demonstrations": self._transitions}
 
     def _load(self, kind: DataKind) -> list[Trajectories]:

@@ -47,17 +47,23 @@ def load_sources(
         env.close()
 
 
-def as_datasets(
-    sources: Sequence[Source], experiment: Experiment, kind: Kind, workers: int | None = None
-) -> list[Source]:
-    """The same sources, with the data set of every scripted one by name; arguments as for `load_sources`."""
+def stored_demonstrations(experiment: Experiment) -> list[Source]:
+    """The experiment's demonstrations with the data set of every scripted source by name, made where it is missing.
+
+    Raises:
+        SkildError: see `generate`.
+    """
+    workers = experiment.resources.data_workers
     return [
         source
         if source.generate is None
         else source.model_copy(
-            update={"dataset": _generated(source, experiment, f"data.{kind}[{index}]", workers), "generate": None}
+            update={
+                "dataset": _generated(source, experiment, f"data.demonstrations[{index}]", workers),
+                "generate": None,
+            }
         )
-        for index, source in enumerate(sources)
+        for index, source in enumerate(experiment.data.demonstrations)
     ]
 
 

@@ -1,10 +1,25 @@
 """What a scripted demonstrator is."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
+
+Env = TypeVar("Env", bound=gym.Env)
+
+
+def unwrapped(env: gym.Env, kind: type[Env], expert: str) -> Env:
+    """The environment inside all wrappers, for the expert of this name.
+
+    Raises:
+        TypeError: if it is not of this kind.
+    """
+    found = env.unwrapped
+    if not isinstance(found, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise TypeError(f"the expert {expert!r} acts in {article} {kind.__name__}, not in a {type(found).__name__}")
+    return found
 
 
 class Expert(Protocol):

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skild_ray.envs.kitchen import KitchenEnv
+from skild_ray.experts.base import unwrapped
 from skild_ray.experts.kitchen_motion import CLOSED, OPEN, Motion, Target, Vector, orientation
 from skild_ray.experts.kitchen_variety import VariedArm, beside
 
@@ -69,9 +70,7 @@ class KitchenExpert:
         pauses: float = 0.05,
         holds: float = 0.2,
     ):
-        kitchen = env.unwrapped
-        if not isinstance(kitchen, KitchenEnv):
-            raise TypeError(f"the expert 'kitchen' acts in a KitchenEnv, not in a {type(kitchen).__name__}")
+        kitchen = unwrapped(env, KitchenEnv, "kitchen")
         self._kitchen, self._data = kitchen, kitchen.data
         self._arm = VariedArm(kitchen.model, kitchen.data, rng, jitter, slowest, detours, pauses, holds)
         self._scripts: dict[str, Callable[[], Motion]] = {

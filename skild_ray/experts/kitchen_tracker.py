@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from skild_ray.data.minari_store import read_minari
 from skild_ray.envs.kitchen import NUM_JOINTS, KitchenEnv
+from skild_ray.experts.base import unwrapped
 from skild_ray.experts.kitchen_motion import SETPOINT_RAD
 
 
@@ -47,9 +48,7 @@ class KitchenTracker:
         return {"setpoints": [recording.astype(np.float32) for recording in setpoints]}
 
     def __init__(self, env: gym.Env, rng: np.random.Generator, setpoints: Sequence[NDArray[np.float32]]):
-        if not isinstance(env.unwrapped, KitchenEnv):
-            kind = type(env.unwrapped).__name__
-            raise TypeError(f"the expert 'kitchen_tracker' acts in a KitchenEnv, not in a {kind}")
+        unwrapped(env, KitchenEnv, "kitchen_tracker")
         self._setpoints = setpoints[int(rng.integers(len(setpoints)))]
         self._step = 0
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from skild_ray.envs.office import ACTION_INDICES, OfficeEnv, Subtask
 from skild_ray.envs.office_scene import DRAWER_TRAVEL, OBJECTS
+from skild_ray.experts.base import unwrapped
 from skild_ray.experts.office_motion import CLOSED, OPEN, Hand, Motion, Vector
 
 # Of the hand, above an object before it comes down on it.
@@ -56,9 +57,7 @@ class OfficeExpert:
         detours: float = 0.15,
         pauses: float = 0.05,
     ):
-        office = env.unwrapped
-        if not isinstance(office, OfficeEnv):
-            raise TypeError(f"the expert 'office' acts in an OfficeEnv, not in a {type(office).__name__}")
+        office = unwrapped(env, OfficeEnv, "office")
         self._office = office
         self._hand = Hand(office, rng, jitter, slowest, detours, pauses)
         self._scripts: dict[str, Callable[[Subtask], Motion]] = {

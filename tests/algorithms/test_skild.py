@@ -20,7 +20,7 @@ from skild_ray.algorithms.skild.skild import make_skill_env
 from skild_ray.algorithms.train import metrics_row, module_weights
 from skild_ray.config import Experiment
 from skild_ray.data.formats import load_dataset
-from skild_ray.data.sources import as_datasets
+from skild_ray.data.sources import stored_demonstrations
 from skild_ray.errors import SkildError
 
 Build = Callable[..., SkiLD]
@@ -135,7 +135,7 @@ def test_stored_transitions_are_the_environments(build: Build) -> None:
 def test_demonstrations_have_their_share_of_every_batch(build: Build) -> None:
     algo = build(demonstration_share=0.25, n_step=2, posterior_scale=0.5)
     _finish(algo, until=600)
-    (source,) = as_datasets(tiny_experiment("unused").data.demonstrations, tiny_experiment("unused"), "demonstrations")
+    (source,) = stored_demonstrations(tiny_experiment("unused"))
     states = load_dataset(source.dataset or "").observations
     drawn = algo._draw(3, 32)
     is_state = (drawn["obs"][:, None] == states).all(-1).any(-1).reshape(3, 32)

@@ -16,7 +16,7 @@ from skild_ray.algorithms.sac.sac_learner import SACTorchLearner
 from skild_ray.algorithms.sac.sac_rl_module import SACTorchRLModule
 from skild_ray.config import SAC as Settings
 from skild_ray.config import Experiment, Source
-from skild_ray.data.sources import as_datasets
+from skild_ray.data.sources import stored_demonstrations
 from skild_ray.envs.action_env import ActionVectorEnv
 from skild_ray.envs.registry import make_env
 
@@ -59,9 +59,7 @@ class SACConfig(OffPolicyConfig):
     def from_experiment(cls, experiment: Experiment) -> Self:
         """The algorithm that an experiment file describes; scripted demonstrations are made where they are missing."""
         assert experiment.sac is not None
-        sources = as_datasets(
-            experiment.data.demonstrations, experiment, "demonstrations", experiment.resources.data_workers
-        )
+        sources = stored_demonstrations(experiment)
         return super().from_experiment(experiment).training(**experiment.sac.model_dump()).demonstrations(*sources)
 
     def demonstrations(self, *sources: str | Source) -> Self:

@@ -26,7 +26,7 @@ from skild_ray.algorithms.skild.skild_learner import SkiLDTorchLearner
 from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
 from skild_ray.algorithms.transitions import Rows, ShiftedTransitions
 from skild_ray.config import Algorithm, Experiment, load_experiment
-from skild_ray.data.sources import as_datasets
+from skild_ray.data.sources import stored_demonstrations
 from skild_ray.envs.registry import make_env
 from skild_ray.envs.skill_env import SkillVectorEnv
 
@@ -179,10 +179,8 @@ class SkiLD(OffPolicy):
         """
         pretrained = self._pretrained
         experiment = load_experiment(pretrained.demo_discriminator.path / "config.yaml")
-        workers = experiment.resources.data_workers
-        sources = as_datasets(experiment.data.demonstrations, experiment, "demonstrations", workers)
         model = load_skill_model(pretrained.skill_prior)
-        episodes = load_demonstrations(sources, self.config.low_level)
+        episodes = load_demonstrations(stored_demonstrations(experiment), self.config.low_level)
         return [part for rows in episodes for part in skill_rows(rows, model, self._horizon)]
 
     def _draw(self, updates: int, size: int) -> dict[str, NDArray]:
