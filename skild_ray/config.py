@@ -256,6 +256,9 @@ class SAC(Section):
     total_env_steps: int = Field(200_000, gt=0, description="environment steps to train for")
     discount: float = Field(0.99, gt=0, le=1, description="gamma of an environment step")
     hidden: int = Field(256, gt=0, description="units of the two hidden layers of policy and critics")
+    critic_norm: Literal["layer", "none"] = Field(
+        "layer", description="without it, critics often diverge beside a replay of demonstrations"
+    )
     learning_rate: float = Field(3e-4, gt=0, description="of policy, critics and temperature")
     target_update_rate: float = Field(5e-3, gt=0, le=1, description="tau of the target critics, each update")
     batch_size: int = Field(256, gt=0, description="transitions an update")

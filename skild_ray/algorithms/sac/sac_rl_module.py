@@ -30,7 +30,7 @@ class SACTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         self.policy = Predictor(observation_dim, 2 * action_dim, settings.hidden, layers=1, norm="none")
         if self.inference_only:
             return
-        self.critics = Ensemble(2, observation_dim + action_dim, settings.hidden, layers=1, norm="none")
+        self.critics = Ensemble(2, observation_dim + action_dim, settings.hidden, 1, settings.critic_norm)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.zeros(()))
 
