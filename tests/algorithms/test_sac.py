@@ -274,6 +274,14 @@ def test_a_checkpoint_holds_everything(finished: tuple[Experiment, Callable[...,
             restored.stop()
 
 
+def test_temperature_starts_where_it_is_set() -> None:
+    temperatures = [
+        _learner(**changes).module[DEFAULT_MODULE_ID].unwrapped().log_alpha.exp().item()
+        for changes in ({}, {"initial_temperature": 0.05})
+    ]
+    assert temperatures == pytest.approx([1.0, 0.05])
+
+
 def test_configuration_needs_demonstrations() -> None:
     with pytest.raises(ValueError, match="demonstrations"):
         SACConfig().environment("line_world:LineEnv").validate()

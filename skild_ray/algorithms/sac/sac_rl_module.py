@@ -17,7 +17,7 @@ from skild_ray.models.networks import Ensemble, Predictor
 
 
 class SACTorchRLModule(TorchRLModule, InferenceOnlyAPI):
-    """Policy pi(a|s), twin critics with targets, and the temperature alpha, which starts at 1.
+    """Policy pi(a|s), twin critics with targets, and the temperature alpha.
 
     a = tanh(u) with u ~ N(mu(s), sigma(s)^2), so that actions are in (-1, 1). Observations enter as they are.
 
@@ -32,7 +32,7 @@ class SACTorchRLModule(TorchRLModule, InferenceOnlyAPI):
             return
         self.critics = Ensemble(2, observation_dim + action_dim, settings.hidden, 1, settings.critic_norm)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
-        self.log_alpha = nn.Parameter(torch.zeros(()))
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(settings.initial_temperature)))
 
     def get_non_inference_attributes(self) -> list[str]:
         return ["critics", "target_critics", "log_alpha"]
