@@ -262,7 +262,7 @@ class SAC(Section):
     )
     learning_rate: float = Field(3e-4, gt=0, description="of policy, critics and temperature")
     initial_temperature: float = Field(
-        1.0, gt=0, description="alpha at the start; values forget slowly what it adds to them, which sparse rewards drown in"
+        1.0, gt=0, description="alpha at the start; what it adds to the values hides sparse rewards for long"
     )
     target_update_rate: float = Field(5e-3, gt=0, le=1, description="tau of the target critics, each update")
     batch_size: int = Field(256, gt=0, description="transitions an update")
