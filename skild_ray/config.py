@@ -95,7 +95,6 @@ class SkillModel(Section):
     decoder_layers: int = Field(5, ge=0, description="hidden blocks of the decoder")
     head_layers: int = Field(6, ge=0, description="hidden blocks of prior, posterior and policy")
     decoder_norm: Norm = "batch"
-    decoder_phase: bool = Field(False, description="whether the decoder also sees how far the skill is")
     head_norm: Norm = "layer"
     standardize: bool = Field(True, description="observations to zero mean and unit std of the task-agnostic data")
 

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from skild_ray.artifacts import Artifact, open_artifact, require_hash, require_input
 from skild_ray.config import Experiment, load_experiment
-from skild_ray.envs.skill_env import Decoder
 from skild_ray.models.discriminator import Discriminator
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.models.networks import fold
-from skild_ray.models.skill_model import SkillHead, SkillModel, phases
+from skild_ray.models.skill_model import SkillHead, SkillModel
 from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE
 
 
@@ -28,20 +27,10 @@ def load_skill_model(artifact: Artifact) -> SkillModel:
     return model.eval().requires_grad_(False)
 
 
-def load_decoder(artifact: Artifact) -> Decoder:
-    """The low-level policy a(s, z) of a skill-prior artifact, with all that can be folded into its weights.
-
-    That is standardisation, batch-norms, and the phase: a skill's i-th step has a bias of its own.
-    """
+def load_decoder(artifact: Artifact) -> torch.nn.Sequential:
+    """The low-level policy a(s, z) of a skill-prior artifact, batch-norm and standardisation folded away."""
     model = load_skill_model(artifact)
-    folded = fold(model.standardize, model.decoder)
-    if not model.phase:
-        return lambda inputs, step: folded(inputs)
-    first, rest = folded[0], folded[1:]
-    assert isinstance(first, torch.nn.Linear)
-    weight = first.weight[:, :-1].contiguous()
-    biases = first.bias + phases(_experiment(artifact).skill.horizon)[:, None] * first.weight[:, -1]
-    return lambda inputs, step: rest(torch.nn.functional.linear(inputs, weight, biases[step]))
+    return fold(model.standardize, model.decoder)
 
 
 def load_head(artifact: Artifact) -> SkillHead:

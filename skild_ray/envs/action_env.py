@@ -20,7 +20,7 @@ class ActionVectorEnv(SkillVectorEnv):
         envs = [make() for make in env_fns]
         (action_dim,) = envs[0].action_space.shape or ()
 
-        def hand_on(inputs: Tensor, step: int) -> Tensor:
+        def hand_on(inputs: Tensor) -> Tensor:
             return inputs[:, -action_dim:]
 
         super().__init__([partial(_itself, env) for env in envs], hand_on, action_dim, horizon=1, autoreset=autoreset)

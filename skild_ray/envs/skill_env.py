@@ -14,13 +14,13 @@ from torch import Tensor
 
 from skild_ray.envs.conventions import SOLVED, subtasks_of
 
-Decoder = Callable[[Tensor, int], Tensor]
+Decoder = Callable[[Tensor], Tensor]
 
 
 class SkillVectorEnv(VectorEnv):
     """N environments that run skills in lockstep, with one batched decode for each environment step.
 
-    Taking skill z in s_t executes a_{t+i} = clip(decoder(s_{t+i}, z, i), -1, 1) for i = 0..k-1, where k = H unless the
+    Taking skill z in s_t executes a_{t+i} = clip(decoder(s_{t+i}, z), -1, 1) for i = 0..k-1, where k = H unless the
     episode ends earlier. A skill step is thus the semi-Markov transition (s_t, z, sum of the k rewards, s_{t+k},
     terminated, k). Environments whose episode ended are reset by their next step, which ignores its action
     (Gymnasium's NEXT_STEP mode).
@@ -33,7 +33,7 @@ class SkillVectorEnv(VectorEnv):
 
     Args:
         env_fns: makers of the low-level environments, each with 1-d Box observations and actions in [-1, 1].
-        decoder: maps [N, observation_dim + latent_dim] and the step i of the skill to actions [N, action_dim].
+        decoder: maps [N, observation_dim + latent_dim] to actions [N, action_dim].
         latent_dim: dimensions of z.
         horizon: H.
         squash: tanh the decoder's output instead of clipping it, as the reference does.
@@ -104,7 +104,7 @@ class SkillVectorEnv(VectorEnv):
             if not active:
                 break
             taken[active] += 1
-            decoded = self._decode(step)
+            decoded = self._decode()
             ended = []
             for index in active:
                 observations[index], reward, over, cut, self._last_infos[index] = envs[index].step(decoded[index])
@@ -130,9 +130,9 @@ class SkillVectorEnv(VectorEnv):
         self._over[index] = False
 
     @torch.inference_mode()
-    def _decode(self, step: int) -> NDArray[np.float32]:
-        """Actions [N, action_dim] for the current observations, in this step of the skills."""
-        actions: NDArray[np.float32] = self._decoder(self._inputs, step).numpy()
+    def _decode(self) -> NDArray[np.float32]:
+        """Actions [N, action_dim] for the current observations and skills."""
+        actions: NDArray[np.float32] = self._decoder(self._inputs).numpy()
         return np.tanh(actions) if self._squash else np.clip(actions, -1.0, 1.0)
 
     def _info(

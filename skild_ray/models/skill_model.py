@@ -68,8 +68,7 @@ class SkillLosses(NamedTuple):
 class SkillModel(nn.Module):
     """Variational auto-encoder over windows of H steps, with a state-conditioned skill prior.
 
-    With z ~ q(z | s, a) and a_hat_t = decoder(s_t, z) on the recorded states (closed loop), or decoder(s_t, z, phase_t)
-    with phase_t = 2 t / (H - 1) - 1 where `decoder_phase` is set, the loss is
+    With z ~ q(z | s, a) and a_hat_t = decoder(s_t, z) on the recorded states (closed loop), the loss is
 
         mean[ -log N(a; a_hat, 1) ]  +  beta * mean_dims KL(q || N(0, I))  -  log p(stop(z) | s_0)
 
@@ -84,8 +83,7 @@ class SkillModel(nn.Module):
         super().__init__()
         self.standardize = Standardizer(observation_dim)
         self.encoder = Encoder(observation_dim, action_dim, config)
-        self.phase = config.decoder_phase
-        inputs = observation_dim + config.latent_dim + self.phase
+        inputs = observation_dim + config.latent_dim
         self.decoder = Predictor(inputs, action_dim, config.decoder_hidden, config.decoder_layers, config.decoder_norm)
         self.prior = SkillHead(observation_dim, config)
 
@@ -101,10 +99,8 @@ class SkillModel(nn.Module):
     def decode(self, states: Tensor, latents: Tensor) -> Tensor:
         """Actions [B, H, action_dim] of skills `latents` [B, D] in each of the states [B, H, observation_dim]."""
         batch, horizon, _ = states.shape
-        inputs = [self.standardize(states), latents[:, None].expand(-1, horizon, -1)]
-        if self.phase:
-            inputs.append(phases(horizon).to(states).expand(batch, -1)[..., None])
-        return self.decoder(torch.cat(inputs, -1).flatten(0, 1)).unflatten(0, (batch, horizon))
+        inputs = torch.cat([self.standardize(states), latents[:, None].expand(-1, horizon, -1)], dim=-1)
+        return self.decoder(inputs.flatten(0, 1)).unflatten(0, (batch, horizon))
 
     def forward(self, states: Tensor, actions: Tensor, kl_weight: float) -> SkillLosses:
         """The loss above; a forward pass, so that data-parallel training sees it."""
@@ -115,8 +111,3 @@ class SkillModel(nn.Module):
         kl = encoded.kl(standard(encoded)).mean()
         prior = -self.prior(states[:, 0]).log_prob(latents.detach()).mean()
         return SkillLosses(reconstruction + kl_weight * kl + prior, reconstruction, kl, prior, mse)
-
-
-def phases(horizon: int) -> Tensor:
-    """How far a skill is at each of its steps, [H]: -1 at the first, 1 at the last."""
-    return torch.linspace(-1.0, 1.0, horizon)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pretrained import SKILL, publish_pretrained, tiny_experiment
+from pretrained import publish_pretrained, tiny_experiment
 from ray.rllib.core import DEFAULT_MODULE_ID
 from torch import Tensor
 
-from skild_ray.algorithms.pretrained import Pretrained, References, load_decoder, load_skill_model
+from skild_ray.algorithms.pretrained import Pretrained, References, load_decoder
 from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
 from skild_ray.algorithms.skild.skild import make_skill_env
 from skild_ray.algorithms.train import metrics_row, module_weights
@@ -457,17 +457,6 @@ def test_shifted_transitions_wait_for_long_episodes(build: Build) -> None:
     assert algo.counts["updates"] > 0
 
 
-@pytest.mark.parametrize("phase", [False, True])
-def test_acting_decodes_as_training_does(tmp_path: Path, phase: bool) -> None:
-    """One step at a time, with everything folded into the weights."""
-    skill = SKILL | {"decoder_norm": "batch", "decoder_phase": phase}
-    artifact = publish_pretrained(tiny_experiment(tmp_path, skill=skill)).skill_prior
-    decoder, model = load_decoder(artifact), load_skill_model(artifact)
-    states, latents = torch.randn(4, SKILL["horizon"], 2), torch.randn(4, SKILL["latent_dim"])
-    stepwise = [decoder(torch.cat([states[:, i], latents], -1), i) for i in range(SKILL["horizon"])]
-    torch.testing.assert_close(torch.stack(stepwise, 1), model.decode(states, latents), rtol=1e-4, atol=1e-5)
-
-
 def test_decoder_is_squashed_by_the_quirk_only(pretrained_run: Experiment) -> None:
     context = {"id": "line_world:LineEnv", "kwargs": {}, "run_dir": str(pretrained_run.run_dir)}
     decoder = load_decoder(Pretrained.open(pretrained_run.run_dir).skill_prior)
@@ -476,9 +465,8 @@ def test_decoder_is_squashed_by_the_quirk_only(pretrained_run: Experiment) -> No
         env = make_skill_env(context | {"reference_quirks": quirks})
         (start,), _ = env.reset(seed=0)
         position = 0.0
-        for step in range(5):
-            inputs = torch.tensor([[position, start[1], *skill]], dtype=torch.float32)
-            position += 0.1 * bounded(decoder(inputs, step).item())
+        for _ in range(5):
+            position += 0.1 * bounded(decoder(torch.tensor([[position, start[1], *skill]], dtype=torch.float32)).item())
         ends.append(env.step(np.array([skill], np.float32))[0][0, 0])
         assert ends[-1] == pytest.approx(position, abs=1e-5)
     assert ends[0] != pytest.approx(ends[1], abs=1e-3)

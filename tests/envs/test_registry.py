@@ -108,7 +108,7 @@ def test_installed_packages_register_when_asked(tmp_path: Path, monkeypatch: pyt
 
 def test_wrappers_may_have_the_sub_tasks() -> None:
     car = make_env("MountainCarContinuous-v0", {})
-    env = SkillVectorEnv([lambda: Tasked(car)], lambda inputs, step: inputs[:, :1], latent_dim=1, horizon=2)
+    env = SkillVectorEnv([lambda: Tasked(car)], lambda inputs: inputs[:, :1], latent_dim=1, horizon=2)
     assert env.subtasks == ("top",)
     env.reset(seed=0)
     assert env.step(np.zeros((1, 1), np.float32))[4]["success"].tolist() == [True]

@@ -135,15 +135,6 @@ def test_decoder_is_closed_loop(model: SkillModel, batch: tuple[Tensor, Tensor])
     torch.testing.assert_close(decoded[2, 3], flat)
 
 
-def test_decoder_sees_the_phase_where_asked_to(batch: tuple[Tensor, Tensor]) -> None:
-    model = SkillModel(6, 2, SMALL.model_copy(update={"decoder_phase": True}))
-    states, latents = batch[0], torch.randn(5, 3)
-    flat = model.decoder(torch.cat([states[2, 3], latents[2], torch.ones(1)])[None])[0]
-    torch.testing.assert_close(model.decode(states, latents)[2, 3], flat)
-    still = model.decode(states[:, :1].expand(-1, 4, -1), latents)
-    assert (still[:, 1:] - still[:, :-1]).abs().amin() > 0, "the same state means another action later on"
-
-
 def test_standardisers_enter_every_network(model: SkillModel, batch: tuple[Tensor, Tensor]) -> None:
     states, actions = batch
     plain_encoded, plain_prior = model.encode(states, actions), model.prior(states[:, 0])
