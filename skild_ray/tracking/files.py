@@ -111,7 +111,7 @@ def write_metrics(folder: Path, rows: Iterable[Row]) -> None:
     files.close()
 
 
-def read_metrics(folder: Path) -> list[dict[str, float]]:
+def read_rows(folder: Path) -> list[dict[str, float]]:
     """The rows of `folder`; none where it has no metrics."""
     path = folder / LINES_FILE
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -8,7 +8,7 @@ from typing import Any
 
 from skild_ray.config import Experiment
 from skild_ray.tracking.external import ExternalRun
-from skild_ray.tracking.files import MetricFiles, Row, read_metrics
+from skild_ray.tracking.files import MetricFiles, Row, read_rows
 
 
 class Series:
@@ -104,7 +104,7 @@ class Tracking:
 
     def finished(self, stage: str, fingerprint: str, folder: Path) -> None:
         """A stage that was finished before, in `folder`: trackers that lack it get it."""
-        rows = read_metrics(folder) if self._runs else []
+        rows = read_rows(folder) if self._runs else []
         for run in self._runs:
             run.begin_stage(stage, fingerprint)
             for row in rows:

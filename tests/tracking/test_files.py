@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from skild_ray.tracking.files import MetricFiles, read_metrics
+from skild_ray.tracking.files import MetricFiles, read_rows
 
 ROWS = [
     {"env_steps": 100, "seconds": 1.5, "loss": 2.0},
@@ -32,7 +32,7 @@ def test_every_row_is_there_at_once(tmp_path: Path) -> None:
     for count, row in enumerate(ROWS, start=1):
         files.add(row)
         assert [int(entry["env_steps"]) for entry in _table(tmp_path)] == [100, 200, 300][:count]
-        assert read_metrics(tmp_path) == ROWS[:count]
+        assert read_rows(tmp_path) == ROWS[:count]
         assert _events(tmp_path, "seconds") == [(100, 1.5), (200, 3.0), (300, 4.5)][:count]
     assert [entry["success"] for entry in _table(tmp_path)] == ["", "0.5", "0.75"]
     assert [entry["loss"] for entry in _table(tmp_path)] == ["2.0", "1.0", ""]
@@ -48,7 +48,7 @@ def test_a_resumed_series_has_no_row_twice(tmp_path: Path) -> None:
     resumed.restart(ROWS[:1])
     resumed.add({"env_steps": 180, "seconds": 2.5, "loss": 1.5})
     assert [int(entry["env_steps"]) for entry in _table(tmp_path)] == [100, 180]
-    assert read_metrics(tmp_path)[0] == ROWS[0]
+    assert read_rows(tmp_path)[0] == ROWS[0]
     assert _events(tmp_path, "loss") == [(100, 2.0), (180, 1.5)]
     assert _events(tmp_path, "success") == []
     resumed.close()
@@ -80,7 +80,7 @@ def test_removed(tmp_path: Path) -> None:
     files.add(ROWS[0])
     files.remove()
     assert list(tmp_path.iterdir()) == []
-    assert read_metrics(tmp_path) == []
+    assert read_rows(tmp_path) == []
     files.add(ROWS[1])
     assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [ROWS[1]]
     files.close()
