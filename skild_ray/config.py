@@ -260,9 +260,7 @@ class SAC(Section):
         "layer", description="without it, critics often diverge beside a replay of demonstrations"
     )
     learning_rate: float = Field(3e-4, gt=0, description="of policy, critics and temperature")
-    initial_temperature: float = Field(
-        1.0, gt=0, description="alpha at the start; what it adds to the values hides sparse rewards for long"
-    )
+    initial_temperature: float = Field(1.0, gt=0, description="alpha at the start; it is learned from there")
     target_update_rate: float = Field(5e-3, gt=0, le=1, description="tau of the target critics, each update")
     batch_size: int = Field(256, gt=0, description="transitions an update")
     demonstration_share: float = Field(0.5, gt=0, lt=1, description="share of every batch drawn from demonstrations")
