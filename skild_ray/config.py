@@ -105,7 +105,10 @@ class Training(Section):
     iterations: int = Field(gt=0)
     batch_size: int = Field(128, gt=0, description="windows (stages 1, 2) or states of each class (stage 3)")
     learning_rate: float = Field(1e-3, gt=0)
-    schedule: Literal["constant", "cosine"] = Field("cosine", description="learning rate over the iterations")
+    muon_learning_rate: float | None = Field(
+        None, gt=0, description="rate of the hidden layers' matrices under Muon, about 0.02; null: AdamW for them, too"
+    )
+    schedule: Literal["constant", "cosine"] = Field("cosine", description="learning rates over the iterations")
     warmup_iterations: int = Field(100, ge=0, description="linear warm-up of the learning rate")
     weight_decay: float = Field(0.0, ge=0)
     gradient_clip: float | None = Field(10.0, gt=0, description="largest global gradient norm")

@@ -26,6 +26,7 @@ from skild_ray.config import Experiment
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.errors import ConfigError, SkildError, last_line
 from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE, DemoDiscriminatorProblem
+from skild_ray.offline.optimisers import optimisers
 from skild_ray.offline.problem import Batch, DataKind, Inputs, Problem, worker_seed
 from skild_ray.offline.skill_posterior import SkillPosteriorProblem
 from skild_ray.offline.skill_prior import SkillPriorProblem
@@ -215,11 +216,8 @@ class _Run:
         self.parallel: nn.Module = self.module
         if workers > 1:
             self.parallel = ray.train.torch.prepare_model(self.module, move_to_device=False)
-        trainable = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            trainable, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
-        )
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
+        self.optimisers = optimisers(self.module, self.settings)
+        self.schedulers = [torch.optim.lr_scheduler.LambdaLR(optimiser, self._rate) for optimiser in self.optimisers]
         self.validation = [self._to_device(batch) for batch in problem.validation()]
         self.averaged: AveragedModel | None = None
         if decay := self.settings.weight_average:
@@ -240,12 +238,12 @@ class _Run:
         self.parallel.train()
         while self.iteration < min(first + iterations, self.settings.iterations):
             losses = self.problem.losses(self.parallel, self._to_device(self.problem.batch()))
-            self.optimizer.zero_grad(set_to_none=True)
+            self.module.zero_grad(set_to_none=True)
             losses.total.backward()
             if self.settings.gradient_clip is not None:
                 nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.gradient_clip, foreach=True)
-            self.optimizer.step()
-            self.scheduler.step()
+            for step in (*self.optimisers, *self.schedulers):
+                step.step()
             if self.averaged:
                 self.averaged.update_parameters(self.module)
             self.iteration += 1
@@ -262,7 +260,7 @@ class _Run:
         samples = (self.iteration - first) * self.settings.batch_size * self.workers
         row: Row = {"iteration": float(self.iteration), "seconds": self.seconds, **trained, **validated}
         row |= {
-            "learning_rate": float(self.scheduler.get_last_lr()[0]),
+            "learning_rate": float(self.schedulers[0].get_last_lr()[0]),
             "samples_per_s": samples / elapsed,
             "kept": float(kept),
         }
@@ -274,8 +272,8 @@ class _Run:
         return {
             "module": self.module.state_dict(),
             "averaged": self.averaged.state_dict() if self.averaged else None,
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
             "sampler": self.problem.sampler_state(),
             "torch_generator": torch.get_rng_state(),
             "iteration": self.iteration,
@@ -291,8 +289,9 @@ class _Run:
         self.module.load_state_dict(state["module"])
         if self.averaged:
             self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        for name in ("optimisers", "schedulers"):
+            for one, its_state in zip(getattr(self, name), state[name], strict=True):
+                one.load_state_dict(its_state)
         if rank == 0:
             self.problem.restore_sampler(state["sampler"])
             torch.set_rng_state(state["torch_generator"])
