@@ -242,8 +242,9 @@ class _Run:
             losses.total.backward()
             if self.settings.gradient_clip is not None:
                 nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.gradient_clip, foreach=True)
-            for step in (*self.optimisers, *self.schedulers):
-                step.step()
+            for optimiser, scheduler in zip(self.optimisers, self.schedulers, strict=True):
+                optimiser.step()
+                scheduler.step()
             if self.averaged:
                 self.averaged.update_parameters(self.module)
             self.iteration += 1

@@ -71,15 +71,12 @@ def orthogonalised(matrix: Tensor) -> Tensor:
 
 def optimisers(module: nn.Module, settings: Training) -> list[Optimizer]:
     """AdamW for all that is trainable or, with `settings.muon_learning_rate`, all but the hidden layers' matrices."""
-    weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    rate, decay = settings.muon_learning_rate, settings.weight_decay
     hidden: list[Tensor] = []
-    if settings.muon_learning_rate is not None:
-        hidden = [weight for weight in weights if weight.ndim == 2 and min(weight.shape) >= MIN_SIDE]
-    chosen = set(map(id, hidden))
-    others = [weight for weight in weights if id(weight) not in chosen]
-    found: list[Optimizer] = [
-        AdamW(others, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True),
-    ]
-    if hidden:
-        found.append(Muon(hidden, lr=settings.muon_learning_rate, weight_decay=settings.weight_decay))
-    return found
+    others: list[Tensor] = []
+    for weight in module.parameters():
+        if weight.requires_grad:
+            is_hidden = rate is not None and weight.ndim == 2 and min(weight.shape) >= MIN_SIDE
+            (hidden if is_hidden else others).append(weight)
+    adamw = AdamW(others, lr=settings.learning_rate, weight_decay=decay, fused=True)
+    return [adamw, Muon(hidden, rate, decay)] if rate is not None and hidden else [adamw]
