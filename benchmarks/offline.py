@@ -26,6 +26,7 @@ from skild_ray.config import Experiment, Training, load_experiment
 from skild_ray.data.sources import Kind, load_sources
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.offline.loop import PROBLEMS, train_stage
+from skild_ray.offline.optimisers import optimisers
 from skild_ray.offline.problem import Inputs, Problem
 from skild_ray.pipeline import OFFLINE_INPUTS, OFFLINE_STAGES
 
@@ -100,20 +101,16 @@ class _GradientStep:
     def __init__(self, problem: Problem) -> None:
         self._problem, self._settings = problem, problem.settings
         self._module = problem.module.train()
-        self._optimizer = torch.optim.AdamW(
-            [parameter for parameter in self._module.parameters() if parameter.requires_grad],
-            lr=self._settings.learning_rate,
-            weight_decay=self._settings.weight_decay,
-            fused=True,
-        )
+        self._optimisers = optimisers(self._module, self._settings)
 
     def __call__(self) -> int:
         losses = self._problem.losses(self._module, self._problem.batch())
-        self._optimizer.zero_grad(set_to_none=True)
+        self._module.zero_grad(set_to_none=True)
         losses.total.backward()
         if self._settings.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self._module.parameters(), self._settings.gradient_clip, foreach=True)
-        self._optimizer.step()
+        for optimiser in self._optimisers:
+            optimiser.step()
         return self._settings.batch_size
 
 
