@@ -26,7 +26,6 @@ from skild_ray.config import Experiment, Training, load_experiment
 from skild_ray.data.sources import Kind, load_sources
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.offline.loop import PROBLEMS, train_stage
-from skild_ray.offline.optimisers import optimisers
 from skild_ray.offline.problem import Inputs, Problem
 from skild_ray.pipeline import OFFLINE_INPUTS, OFFLINE_STAGES
 
@@ -101,7 +100,7 @@ class _GradientStep:
     def __init__(self, problem: Problem) -> None:
         self._problem, self._settings = problem, problem.settings
         self._module = problem.module.train()
-        self._optimisers = optimisers(self._module, self._settings)
+        self._optimisers = problem.optimisers()
 
     def __call__(self) -> int:
         losses = self._problem.losses(self._module, self._problem.batch())

@@ -105,9 +105,6 @@ class Training(Section):
     iterations: int = Field(gt=0)
     batch_size: int = Field(128, gt=0, description="windows (stages 1, 2) or states of each class (stage 3)")
     learning_rate: float = Field(1e-3, gt=0)
-    muon_learning_rate: float | None = Field(
-        None, gt=0, description="rate of the hidden layers' matrices under Muon, about 0.02; null: AdamW for them, too"
-    )
     schedule: Literal["constant", "cosine"] = Field("cosine", description="learning rates over the iterations")
     warmup_iterations: int = Field(100, ge=0, description="linear warm-up of the learning rate")
     weight_decay: float = Field(0.0, ge=0)
@@ -125,6 +122,11 @@ class SkillPrior(Training):
     """Stage 1: encoder, decoder and prior on the task-agnostic windows."""
 
     iterations: int = Field(8_000, gt=0)
+    muon_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="rate, about 0.02, of Muon for the hidden layers of encoder and decoder; null: AdamW, as elsewhere",
+    )
     kl_weight: float = Field(1e-3, ge=0, description="beta, weight of KL(q(z|s,a) || N(0, I)) averaged over dimensions")
 
 

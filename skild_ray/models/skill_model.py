@@ -3,6 +3,7 @@
 Section 4.1 of the paper (learning skills and the skill prior) and section 4.2 (skill posterior).
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -91,6 +92,13 @@ class SkillModel(nn.Module):
         """Set the statistics of all inputs from [N, observation_dim]."""
         self.standardize.fit(observations)
         self.prior.standardize.load_state_dict(self.standardize.state_dict())
+
+    def hidden_matrices(self) -> Iterator[Tensor]:
+        """The weights [out, in] of encoder and decoder that lead from hidden units to hidden units, LSTM included."""
+        lstm = self.encoder.lstm
+        yield from (lstm.get_parameter("weight_ih_l0"), lstm.get_parameter("weight_hh_l0"), self.encoder.project.weight)
+        layers = [module for module in self.decoder if isinstance(module, nn.Linear)]
+        yield from (layer.weight for layer in layers[1:-1])
 
     def encode(self, states: Tensor, actions: Tensor) -> Gaussian:
         """q(z | s, a), [B, D]."""

@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.data.windows import WindowSampler
 from skild_ray.models.discriminator import Discriminator, discriminator_loss
+from skild_ray.offline.optimisers import adamw
 from skild_ray.offline.problem import Batch, Inputs
 
 DEMONSTRATIONS_FILE = "demonstrations.safetensors"
@@ -55,6 +57,9 @@ class DemoDiscriminatorProblem:
 
     def validation(self) -> Sequence[Batch]:
         return [self._held_out]
+
+    def optimisers(self) -> Sequence[Optimizer]:
+        return [adamw(self.module.parameters(), self.settings)]
 
     def losses(self, module: nn.Module, batch: Batch) -> DiscriminatorLosses:
         noise = self.settings.observation_noise if module.training else 0.0

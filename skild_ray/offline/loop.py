@@ -26,7 +26,6 @@ from skild_ray.config import Experiment
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.errors import ConfigError, SkildError, last_line
 from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE, DemoDiscriminatorProblem
-from skild_ray.offline.optimisers import optimisers
 from skild_ray.offline.problem import Batch, DataKind, Inputs, Problem, worker_seed
 from skild_ray.offline.skill_posterior import SkillPosteriorProblem
 from skild_ray.offline.skill_prior import SkillPriorProblem
@@ -216,7 +215,7 @@ class _Run:
         self.parallel: nn.Module = self.module
         if workers > 1:
             self.parallel = ray.train.torch.prepare_model(self.module, move_to_device=False)
-        self.optimisers = optimisers(self.module, self.settings)
+        self.optimisers = problem.optimisers()
         self.schedulers = [torch.optim.lr_scheduler.LambdaLR(optimiser, self._rate) for optimiser in self.optimisers]
         self.validation = [self._to_device(batch) for batch in problem.validation()]
         self.averaged: AveragedModel | None = None

@@ -1,16 +1,13 @@
-"""Which optimiser steps which weights of an offline stage."""
+"""What steps the weights of the offline stages."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from skild_ray.config import Training
-
-MIN_SIDE = 64
-"""A matrix with a shorter side belongs to an input or an output, or is soon learned anyway."""
 
 # A quintic whose iterates bring every singular value in (0, 1] near 1, steepest at 0 (Jordan et al., 2024).
 _LINEAR, _CUBIC, _QUINTIC = 3.4445, -4.7750, 2.0315
@@ -69,14 +66,7 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     return x.T if tall else x
 
 
-def optimisers(module: nn.Module, settings: Training) -> list[Optimizer]:
-    """AdamW for all that is trainable or, with `settings.muon_learning_rate`, all but the hidden layers' matrices."""
-    rate, decay = settings.muon_learning_rate, settings.weight_decay
-    hidden: list[Tensor] = []
-    others: list[Tensor] = []
-    for weight in module.parameters():
-        if weight.requires_grad:
-            is_hidden = rate is not None and weight.ndim == 2 and min(weight.shape) >= MIN_SIDE
-            (hidden if is_hidden else others).append(weight)
-    adamw = AdamW(others, lr=settings.learning_rate, weight_decay=decay, fused=True)
-    return [adamw, Muon(hidden, rate, decay)] if rate is not None and hidden else [adamw]
+def adamw(weights: Iterable[Tensor], settings: Training) -> AdamW:
+    """AdamW for those of the weights that are trained."""
+    trained = [weight for weight in weights if weight.requires_grad]
+    return AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)

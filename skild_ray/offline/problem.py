@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from skild_ray.config import Experiment, Training
 from skild_ray.data.trajectories import Trajectories
@@ -59,6 +60,9 @@ class Problem(Protocol):
 
     def validation(self) -> Sequence[Batch]:
         """Fixed batches of held-out episodes."""
+
+    def optimisers(self) -> Sequence[Optimizer]:
+        """What steps the weights of `module`, each of them once; new at each call."""
 
     def losses(self, module: nn.Module, batch: Batch) -> Any:
         """A named tuple of scalars of which `total` is minimised; `module` is `self.module`, perhaps data-parallel."""

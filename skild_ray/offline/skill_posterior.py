@@ -5,10 +5,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from skild_ray.data.windows import WindowSampler
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.models.skill_model import SkillModel
+from skild_ray.offline.optimisers import adamw
 from skild_ray.offline.problem import Batch, Inputs, chunks
 
 
@@ -66,6 +68,9 @@ class SkillPosteriorProblem:
 
     def validation(self) -> Sequence[Batch]:
         return chunks(self._held_out, 4096)
+
+    def optimisers(self) -> Sequence[Optimizer]:
+        return [adamw(self.module.parameters(), self.settings)]
 
     def losses(self, module: nn.Module, batch: Batch) -> PosteriorLosses:
         states, latents, *windows = batch

@@ -5,9 +5,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from skild_ray.data.windows import WindowSampler
 from skild_ray.models.skill_model import SkillLosses, SkillModel
+from skild_ray.offline.optimisers import Muon, adamw
 from skild_ray.offline.problem import Batch, Inputs, chunks
 
 
@@ -36,6 +38,20 @@ class SkillPriorProblem:
 
     def validation(self) -> Sequence[Batch]:
         return chunks(self._held_out, 1024)
+
+    def optimisers(self) -> Sequence[Optimizer]:
+        """AdamW; with `muon_learning_rate` Muon for the hidden layers of encoder and decoder.
+
+        They are what limits how exactly actions are decoded. The prior is left with AdamW: it has one target a window,
+        not one a step, and overfits sooner.
+        """
+        rate = self.settings.muon_learning_rate
+        if rate is None:
+            return [adamw(self.module.parameters(), self.settings)]
+        hidden = list(self.module.hidden_matrices())
+        chosen = set(map(id, hidden))
+        others = (weight for weight in self.module.parameters() if id(weight) not in chosen)
+        return [adamw(others, self.settings), Muon(hidden, rate, self.settings.weight_decay)]
 
     def losses(self, module: nn.Module, batch: Batch) -> SkillLosses:
         losses: SkillLosses = module(*batch, self.settings.kl_weight)

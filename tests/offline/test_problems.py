@@ -20,6 +20,8 @@ from skild_ray.offline.skill_posterior import SkillPosteriorProblem
 from skild_ray.offline.skill_prior import SkillPriorProblem
 
 MakeTrajectories = Callable[..., Trajectories]
+RATE = 1e-2
+"""Of learning: a few steps have to be enough."""
 PROBLEMS = [SkillPriorProblem, SkillPosteriorProblem, DemoDiscriminatorProblem]
 
 
@@ -32,7 +34,8 @@ def _inputs(task_agnostic: Sequence[Trajectories], demonstrations: Sequence[Traj
         "task_agnostic": [{"dataset": "x"}] * len(task_agnostic),
         "demonstrations": [{"dataset": "x"}] * len(demonstrations),
     }
-    experiment = _experiment(**({"data": sources} | sections))
+    rates = {stage: {"learning_rate": RATE} for stage in ("skill_prior", "skill_posterior", "demo_discriminator")}
+    experiment = _experiment(**({"data": sources} | rates | sections))
     torch.manual_seed(0)
     model = SkillModel(2, 2, experiment.skill)
     model.fit_standardizers(torch.from_numpy(task_agnostic[0].observations))
@@ -174,14 +177,30 @@ def test_validation_is_fixed(inputs: Inputs, make: Callable[[Inputs, int], Probl
 @pytest.mark.parametrize("make", PROBLEMS)
 def test_a_few_steps_lower_the_loss(inputs: Inputs, make: Callable[[Inputs, int], Problem]) -> None:
     torch.manual_seed(0)
-    problem = make(inputs, 0)
-    optimizer = torch.optim.Adam(problem.module.parameters(), lr=1e-2)
-    losses = []
+    _check_that_it_learns(make(inputs, 0))
+
+
+def test_muon_steps_the_hidden_matrices_of_encoder_and_decoder(make_trajectories: MakeTrajectories) -> None:
+    settings = {"learning_rate": RATE, "muon_learning_rate": 0.02}
+    skill = {"horizon": 5, "hidden": 48, "decoder_hidden": 40, "decoder_layers": 2}
+    inputs = _inputs([make_trajectories(12)], [make_trajectories(4)], skill=skill, skill_prior=settings)
+    problem = SkillPriorProblem(inputs, seed=0)
+    rest, hidden = ([w for group in one.param_groups for w in group["params"]] for one in problem.optimisers())
+    shapes = sorted(tuple(weight.shape) for weight in hidden)
+    assert shapes == [(40, 40), (40, 40), (48, 48), (192, 48), (192, 48)]  # decoder; encoder, the last two its LSTM's
+    every = [*rest, *hidden]
+    assert len(every) == len(set(map(id, every))) == len(list(problem.module.parameters()))
+    _check_that_it_learns(problem)
+
+
+def _check_that_it_learns(problem: Problem) -> None:
+    optimisers, losses = problem.optimisers(), []
     for _ in range(60):
         losses.append(problem.losses(problem.module, problem.batch()).total)
-        optimizer.zero_grad()
+        problem.module.zero_grad()
         losses[-1].backward()
-        optimizer.step()
+        for optimiser in optimisers:
+            optimiser.step()
     assert torch.stack(losses[-5:]).mean() < torch.stack(losses[:5]).mean() - 0.05
 
 

@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from skild_ray.config import SkillPosterior
 from skild_ray.offline.loop import _Run
+from skild_ray.offline.optimisers import adamw
 from skild_ray.offline.problem import Batch
 
 
@@ -41,6 +43,9 @@ class Slope:
 
     def losses(self, module: nn.Module, batch: Batch) -> Losses:
         return Losses(module(batch[0]).sum())
+
+    def optimisers(self) -> Sequence[Optimizer]:
+        return [adamw(self.module.parameters(), self.settings)]
 
     def sampler_state(self) -> dict[str, Any]:
         return {}

@@ -1,13 +1,10 @@
-"""Muon, and which weights it steps."""
+"""Muon."""
 
 import pytest
 import torch
 from torch import nn
 
-from skild_ray.config import SkillModel as SkillModelConfig
-from skild_ray.config import SkillPrior
-from skild_ray.models.skill_model import SkillModel
-from skild_ray.offline.optimisers import Muon, optimisers, orthogonalised
+from skild_ray.offline.optimisers import Muon, orthogonalised
 
 
 @pytest.mark.parametrize("shape", [(96, 64), (64, 96), (64, 64)])
@@ -35,27 +32,6 @@ def test_weight_decay_is_decoupled() -> None:
     weight.grad = torch.zeros(64, 64)
     Muon([weight], lr=0.5, weight_decay=0.1).step()
     assert torch.allclose(weight, torch.full((64, 64), 0.95))
-
-
-def settings(rate: float | None) -> SkillPrior:
-    return SkillPrior(muon_learning_rate=rate, weight_decay=0.0)
-
-
-def test_muon_takes_the_hidden_matrices_and_adamw_the_rest() -> None:
-    model = SkillModel(30, 9, SkillModelConfig(hidden=96, decoder_hidden=80, decoder_layers=2))
-    adamw, muon = optimisers(model, settings(0.02))
-    names = {id(weight): name for name, weight in model.named_parameters()}
-    hidden = {names[id(weight)] for group in muon.param_groups for weight in group["params"]}
-    shapes = {tuple(model.get_parameter(name).shape) for name in hidden}
-    assert shapes == {(80, 80), (96, 96), (384, 96)}  # decoder; heads and encoder; the LSTM
-    rest = [weight for group in adamw.param_groups for weight in group["params"]]
-    assert len(rest) + len(hidden) == len(names)
-
-
-def test_without_its_rate_everything_is_adamws() -> None:
-    model = SkillModel(30, 9, SkillModelConfig())
-    (adamw,) = optimisers(model, settings(None))
-    assert isinstance(adamw, torch.optim.AdamW)
 
 
 def test_it_goes_on_exactly_from_its_state() -> None:
