@@ -260,6 +260,9 @@ class SAC(Section):
 
     total_env_steps: int = Field(200_000, gt=0, description="environment steps to train for")
     discount: float = Field(0.99, gt=0, le=1, description="gamma of an environment step")
+    n_step: int = Field(
+        1, gt=0, description="rewards a target adds up before it bootstraps; where reward is rare, 10 keep values small"
+    )
     hidden: int = Field(256, gt=0, description="units of the two hidden layers of policy and critics")
     critic_norm: Literal["layer", "none"] = Field(
         "layer", description="without it, critics often diverge beside a replay of demonstrations"

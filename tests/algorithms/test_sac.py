@@ -251,6 +251,21 @@ def test_half_of_every_batch_are_demonstrations(
         algo.stop()
 
 
+def test_targets_of_both_halves_look_n_steps_ahead(
+    finished: tuple[Experiment, Callable[..., list[str]]], tmp_path: Path
+) -> None:
+    algo = _algo(_sac(tmp_path, total_env_steps=600, warmup_env_steps=600, n_step=3))
+    try:
+        while not algo.finished:
+            algo.train()
+        bootstrap = algo._draw(4, 32)["bootstrap"].reshape(4, 32)
+        for half in (bootstrap[:, :16], bootstrap[:, 16:]):
+            assert half.max() < 1
+            assert np.isclose(half, 0.99**3).mean() > 0.5, "nearer the end of an episode it is fewer"
+    finally:
+        algo.stop()
+
+
 def test_a_checkpoint_holds_everything(finished: tuple[Experiment, Callable[..., list[str]]], tmp_path: Path) -> None:
     algo = _algo(_sac(tmp_path, total_env_steps=900))
     restored = None

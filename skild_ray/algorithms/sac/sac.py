@@ -123,7 +123,7 @@ class SAC(OffPolicy):
                 capacity,
                 rows[0]["obs"].shape[1],
                 rows[0]["actions"].shape[1],
-                n_step=1,
+                n_step=settings.n_step,
                 discount=settings.discount,
                 horizon=1,
                 seed=int(seed),

@@ -29,7 +29,8 @@ class SACTorchLearner(TorchLearner):
         alpha  = -log alpha (log pi(a~|s) + H)
 
     The losses are summed and differentiated once; no parameter is in two of them. A batch has r under `returns` and
-    gamma (1 - terminated) under `bootstrap`.
+    gamma (1 - terminated) under `bootstrap`; with `n_step` r is the discounted sum of n rewards, gamma its n-th power
+    and s' the state behind them, without correction for the policy that chose the actions between.
     """
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
