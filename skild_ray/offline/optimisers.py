@@ -56,7 +56,10 @@ class Muon(Optimizer):
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """U V^T of the matrix' singular value decomposition, its singular values only near 1: between 0.7 and 1.2."""
+    """U V^T of the singular value decomposition, approximately: singular values come to between 0.7 and 1.2.
+
+    Those below a three-hundredth of the Frobenius norm stay smaller.
+    """
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / x.norm().clamp(min=1e-7)
