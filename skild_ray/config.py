@@ -109,6 +109,9 @@ class Training(Section):
     warmup_iterations: int = Field(100, ge=0, description="linear warm-up of the learning rate")
     weight_decay: float = Field(0.0, ge=0)
     gradient_clip: float | None = Field(10.0, gt=0, description="largest global gradient norm")
+    matmul_precision: Literal["highest", "high", "medium"] = Field(
+        "highest", description="of products of float32 matrices; high: TF32, medium: bfloat16, where a processor has it"
+    )
     weight_average: float = Field(
         0.0, ge=0, lt=1, description="decay of the running mean of the weights, which is validated and kept; 0: none"
     )

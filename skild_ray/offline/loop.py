@@ -167,6 +167,7 @@ def _worker_loop(config: dict[str, Any]) -> None:
     seed = worker_seed(inputs.experiment, stage, rank)
     torch.manual_seed(worker_seed(inputs.experiment, stage, 0))  # equal initial weights on every rank
     problem: Problem = PROBLEMS[stage](inputs, seed)
+    torch.set_float32_matmul_precision(problem.settings.matmul_precision)
     torch.manual_seed(seed)
     run = _Run(problem, ray.train.torch.get_device(), context.get_world_size())
     if checkpoint := ray.train.get_checkpoint():
