@@ -167,7 +167,6 @@ def _worker_loop(config: dict[str, Any]) -> None:
     seed = worker_seed(inputs.experiment, stage, rank)
     torch.manual_seed(worker_seed(inputs.experiment, stage, 0))  # equal initial weights on every rank
     problem: Problem = PROBLEMS[stage](inputs, seed)
-    torch.set_float32_matmul_precision(problem.settings.matmul_precision)
     torch.manual_seed(seed)
     run = _Run(problem, ray.train.torch.get_device(), context.get_world_size())
     if checkpoint := ray.train.get_checkpoint():
@@ -212,6 +211,7 @@ class _Run:
 
     def __init__(self, problem: Problem, device: torch.device, workers: int) -> None:
         self.problem, self.settings, self.device, self.workers = problem, problem.settings, device, workers
+        torch.set_float32_matmul_precision(self.settings.matmul_precision)
         self.module = problem.module.to(device)
         self.parallel: nn.Module = self.module
         if workers > 1:

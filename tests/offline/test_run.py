@@ -1,4 +1,4 @@
-"""The running mean of the weights that an offline stage validates and keeps."""
+"""One run of an offline stage, in this process: the running mean of the weights, the precision of products."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ class Slope:
 
     criterion = "total"
 
-    def __init__(self, decay: float) -> None:
+    def __init__(self, decay: float = 0.0, **settings: Any) -> None:
         self.module = nn.Linear(1, 1, bias=False)
         nn.init.ones_(self.module.weight)
         self.settings = SkillPosterior(
@@ -33,6 +33,7 @@ class Slope:
             warmup_iterations=0,
             weight_decay=0.0,
             weight_average=decay,
+            **settings,
         )
 
     def batch(self) -> Batch:
@@ -74,3 +75,13 @@ def test_it_goes_on_after_a_resume() -> None:
     rest.restore(first.state(), rank=0)
     rest.advance(1)
     assert torch.equal(whole.best_weights["weight"], rest.best_weights["weight"])
+
+
+def test_products_are_as_precise_as_asked_in_each_run_of_a_process() -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        for precision in ("medium", "high", "highest"):
+            _Run(Slope(matmul_precision=precision), torch.device("cpu"), workers=1)
+            assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
