@@ -2,6 +2,11 @@
 
     python -m benchmarks.skill_model runs/kitchen --episodes 100 --json skill_model_kitchen.json
 
+An experiment holds out two or three demonstrations, whose error is that of their hardest turns. `--unseen` takes more:
+
+    skild-ray data generate kitchen --task kbts --episodes 60 --seed 777 --noise 0.1 --name kitchen/unseen-v0
+    python -m benchmarks.skill_model runs/kitchen --unseen kitchen/unseen-v0
+
 Four numbers, each the ceiling of something later:
 
 - Action error of held-out demonstration windows, mean |a_hat - a|^2 over steps and dimensions, with z the mean of the
@@ -28,7 +33,7 @@ from torch import Tensor
 
 from benchmarks.measure import check_folder, run_command, write_json
 from skild_ray.algorithms.pretrained import Pretrained, load_head, load_skill_model
-from skild_ray.config import Experiment
+from skild_ray.config import Experiment, Source
 from skild_ray.data.sources import load_sources
 from skild_ray.data.windows import WindowSampler
 from skild_ray.evaluation.policy import Policy
@@ -36,8 +41,8 @@ from skild_ray.evaluation.rollouts import evaluation_env, run_episodes
 from skild_ray.models.skill_model import SkillModel
 
 
-def measure(run_dir: Path, episodes: int, seed: int) -> dict[str, Any]:
-    """The numbers above for the artifacts in `run_dir`."""
+def measure(run_dir: Path, episodes: int, seed: int, unseen: str | None) -> dict[str, Any]:
+    """The numbers above for the artifacts in `run_dir`; errors also on the data set `unseen`, if there is one."""
     torch.set_num_threads(1)
     pretrained = Pretrained.open(run_dir)
     experiment = pretrained.experiment
@@ -47,10 +52,14 @@ def measure(run_dir: Path, episodes: int, seed: int) -> dict[str, Any]:
     held_out = [part for _, part in splits]
     results: dict[str, Any] = {"run": str(run_dir), "episodes": episodes, "seed": seed}
 
-    states, actions = WindowSampler(held_out, [1.0] * len(held_out), experiment.skill.horizon, 0).all_windows(2**16)
-    with torch.inference_mode():
-        results["encoder_mse"] = _action_mse(model, states, actions, model.encode(states, actions).mean)
-        results["posterior_mse"] = _action_mse(model, states, actions, posterior(states[:, 0]).mean)
+    judged = {"": held_out}
+    if unseen is not None:
+        judged["unseen_"] = load_sources([Source(dataset=unseen)], experiment, "demonstrations")
+    for prefix, parts in judged.items():
+        states, actions = WindowSampler(parts, [1.0] * len(parts), experiment.skill.horizon, 0).all_windows(2**16)
+        with torch.inference_mode():
+            results[f"{prefix}encoder_mse"] = _action_mse(model, states, actions, model.encode(states, actions).mean)
+            results[f"{prefix}posterior_mse"] = _action_mse(model, states, actions, posterior(states[:, 0]).mean)
 
     seeds = np.random.SeedSequence(seed).generate_state(episodes).tolist()
     env = evaluation_env(run_dir, experiment, episodes)
@@ -124,9 +133,11 @@ def _replay(
 def show(results: dict[str, Any]) -> None:
     """Print the numbers as two tables."""
     console = Console()
-    errors = Table("skill from", "action MSE, held-out demonstrations", title_justify="left", title=results["run"])
-    errors.add_row("encoder q(z | s, a)", f"{results['encoder_mse']:.5f}")
-    errors.add_row("posterior q(z | s)", f"{results['posterior_mse']:.5f}")
+    columns = {"": "action MSE, held-out demonstrations", "unseen_": "unseen data set"}
+    columns = {prefix: label for prefix, label in columns.items() if f"{prefix}encoder_mse" in results}
+    errors = Table("skill from", *columns.values(), title_justify="left", title=results["run"])
+    for label, name in (("encoder q(z | s, a)", "encoder_mse"), ("posterior q(z | s)", "posterior_mse")):
+        errors.add_row(label, *(f"{results[prefix + name]:.5f}" for prefix in columns))
     console.print(errors)
     solved = Table(
         "skills chosen by", "episodes", f"sub-tasks of {results['subtasks']}", "drift behind skills 1, 5, 10, last"
@@ -145,10 +156,13 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="write the results here")] = None,
     episodes: Annotated[int, typer.Option(min=1, help="of the posterior, once by its mean and once sampled")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="seed of the episodes")] = 1000,
+    unseen: Annotated[
+        str | None, typer.Option(help="data set of more demonstrations, none trained on: errors on them, too")
+    ] = None,
 ) -> None:
     """Print how well the skills fit the demonstrations and what they solve without reinforcement learning."""
     check_folder(json_file)
-    results = measure(run, episodes, seed)
+    results = measure(run, episodes, seed, unseen)
     show(results)
     if json_file:
         write_json(json_file, results)
