@@ -1,7 +1,7 @@
 """The experiment: one typed schema with every default, unit and range, read from YAML.
 
 An experiment file may name another one under `extends:` (a path relative to itself); its own keys are merged over
-that one, and `--set a.b=c` overrides are merged last. Lists are replaced, not merged.
+that one, and `--set a.b=c` overrides come last. A list replaces a list; `a.0.b` names a key of an entry.
 """
 
 import contextlib
@@ -425,19 +425,11 @@ def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment
     Raises:
         ConfigError: one line that names the key, with the nearest valid one where it is unknown.
     """
-    content = experiment.model_dump(mode="json")
+    content = OmegaConf.create(experiment.model_dump(mode="json"))
     for key, value in values.items():
-        *sections, last = key.split(".")
-        inner: Any = content
-        for part in sections:
-            if inner.get(part) is None:  # a section that is left out by default
-                inner[part] = {}
-            inner = inner[part]
-            if not isinstance(inner, dict):
-                raise ConfigError(f"'{key}': '{part}' has no keys; lists are given whole")
-        inner[last] = value
+        set_value(content, key, value, f"'{key}'")
     try:
-        return Experiment.model_validate(content)
+        return Experiment.model_validate(OmegaConf.to_container(content))
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
 
@@ -455,7 +447,7 @@ def fingerprint(*parts: object) -> str:
 
 def _validate(content: Any, overrides: Sequence[str], origin: str) -> Experiment:
     for text in overrides:
-        content = merge(content, override_of(text), f"--set {text}")
+        set_value(content, *override_of(text), f"--set {text}")
     try:
         plain = OmegaConf.to_container(content, resolve=True)
     except OmegaConfBaseException as error:
@@ -481,23 +473,36 @@ def read_mapping(path: Path, seen: tuple[Path, ...] = ()) -> Any:
     base = content.pop("extends", None)
     if base is None:
         return content
-    return merge(read_mapping(path.parent / str(base), (*seen, path.resolve())), content, str(path))
+    return _merge(read_mapping(path.parent / str(base), (*seen, path.resolve())), content, str(path))
 
 
-def merge(base: Any, changes: Any, origin: str) -> Any:
+def _merge(base: Any, changes: Any, origin: str) -> Any:
     """`changes` merged over `base`; `origin` names the former in messages."""
     try:
         return OmegaConf.merge(base, changes)
     except TypeError:
+        raise ConfigError(f"{origin}: a mapping stands where a list belongs, or the reverse") from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{origin}: {str(error).splitlines()[0]}") from None
+
+
+def set_value(content: DictConfig, key: str, value: Any, origin: str) -> None:
+    """Set the value of `a.b`, or `a.0.b` inside a list; a mapping is merged over the one that is there.
+
+    `origin` names the change in messages.
+    """
+    try:
+        OmegaConf.update(content, key, value)
+    except (IndexError, TypeError, ValueError):
         raise ConfigError(
-            f"{origin}: a mapping stands where a list belongs, or the reverse; lists are given whole"
+            f"{origin}: no such place; entries of a list are numbered from 0, as in data.task_agnostic.0.weight"
         ) from None
     except OmegaConfBaseException as error:
         raise ConfigError(f"{origin}: {str(error).splitlines()[0]}") from None
 
 
-def override_of(text: str) -> Any:
-    """The mapping that `a.b=value` stands for."""
+def override_of(text: str) -> tuple[str, Any]:
+    """Key and value of `a.b=value`."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {text}: expected key=value, as in --set algorithm.alpha=0.5")
@@ -509,10 +514,7 @@ def override_of(text: str) -> Any:
     if isinstance(parsed, str):
         with contextlib.suppress(ValueError):
             parsed = float(parsed)
-    nested: Any = parsed
-    for part in reversed(key.split(".")):
-        nested = {part: nested}
-    return OmegaConf.create(nested)
+    return key, parsed
 
 
 def explain(error: ValidationError, schema: type[BaseModel] | None = None) -> str:

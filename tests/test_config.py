@@ -167,6 +167,8 @@ def test_overrides(write) -> None:  # type: ignore[no-untyped-def]
         "algorithm.synchronous=true",
         "algorithm.reference_quirks=[squashed_decoder]",
         "environment.kwargs.max_episode_steps=7",
+        "data.task_agnostic.0.weight=2",
+        "data.demonstrations.0={max_episodes: 9}",
         "name=other",
         "seed=3",
         "seed=4",
@@ -176,6 +178,8 @@ def test_overrides(write) -> None:  # type: ignore[no-untyped-def]
     assert (algorithm.alpha, algorithm.critic_lr, algorithm.kl_clamp, algorithm.synchronous) == (0.5, 1e-3, None, True)
     assert algorithm.reference_quirks == ["squashed_decoder"]
     assert experiment.environment.kwargs == {"max_episode_steps": 7}
+    assert experiment.data.task_agnostic[0].weight == 2
+    assert experiment.data.demonstrations[0].dataset == "b", "a mapping is merged over what is there"
     assert (experiment.name, experiment.seed) == ("other", 4), "the last one counts"
 
 
@@ -188,7 +192,9 @@ def test_overrides(write) -> None:  # type: ignore[no-untyped-def]
         ("algorithm.alpa=1", "the nearest is 'algorithm.alpha'"),
         ("algorithm.alpha=-1", "'algorithm.alpha'"),
         ("algorithm=3", "'algorithm'"),
-        ("data.task_agnostic.0.weight=2", "data.task_agnostic"),
+        ("data.task_agnostic.9.weight=2", "--set data.task_agnostic.9.weight=2: no such place"),
+        ("data.task_agnostic.weight=2", "no such place"),
+        ("data.task_agnostic={weight: 2}", "no such place"),
         ("name=${nowhere}", "nowhere"),
     ],
 )

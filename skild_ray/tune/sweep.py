@@ -21,9 +21,9 @@ from skild_ray.config import (
     Section,
     explain,
     load_experiment,
-    merge,
     override_of,
     read_mapping,
+    set_value,
     with_values,
 )
 from skild_ray.errors import ConfigError
@@ -266,13 +266,11 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         merged["experiment"] = os.path.normpath(path.parent / str(merged["experiment"]))
     changed: Values = {}
     for text in overrides:
-        nested, key = override_of(text), text.partition("=")[0]
+        key, value = override_of(text)
         if key.partition(".")[0] in Sweep.model_fields:
-            merged = merge(merged, nested, f"--set {text}")
+            set_value(merged, key, value, f"--set {text}")
         else:
-            changed[key] = OmegaConf.to_container(nested)
-            for part in key.split("."):
-                changed[key] = changed[key][part]
+            changed[key] = value
     plain: Any = OmegaConf.to_container(merged, resolve=True)
     plain["set"] = {**(plain.get("set") or {}), **changed}
     try:
