@@ -29,6 +29,16 @@ def draw_batches(
     return {name: column.reshape(-1, *column.shape[2:]) for name, column in joined.items()}
 
 
+def learner_shares(column: NDArray, updates: int, learners: int) -> NDArray:
+    """A drawn column with its rows in the order in which RLlib deals them out: all of one learner's, then the next's.
+
+    Learner l of L gets rows l, l + L, l + 2 L, ... of every batch, so that what was drawn from one source, and stands
+    together in a batch, is divided evenly between the learners, up to a row.
+    """
+    dealt = column.reshape(updates, -1, learners, *column.shape[1:])
+    return np.ascontiguousarray(np.moveaxis(dealt, 2, 0)).reshape(column.shape)
+
+
 class SkillReplay:
     """Ring buffer of semi-Markov transitions (s, z, r, s', terminated, k) in flat arrays.
 

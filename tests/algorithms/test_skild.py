@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from pretrained import publish_pretrained, tiny_experiment
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.minibatch_utils import MiniBatchCyclicIterator, ShardBatchIterator
 from torch import Tensor
 
 from skild_ray.algorithms.pretrained import Pretrained, References, load_decoder
+from skild_ray.algorithms.replay import learner_shares
 from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
 from skild_ray.algorithms.skild.skild import make_skill_env
 from skild_ray.algorithms.train import metrics_row, module_weights
@@ -185,6 +189,8 @@ def test_env_runners_act_with_the_learners_policy(build: Build) -> None:
 
 def test_two_learners(build: Build) -> None:
     algo = build(num_learners=2, discriminator_updates=0.5, learn_alphas=True, total_env_steps=800)
+    noise = [result.get() for result in algo.learner_group.foreach_learner(lambda _: torch.randn(4).tolist())]
+    assert noise[0] != noise[1]
     _finish(algo)
     states = algo.learner_group.foreach_learner(
         lambda learner: {name: value.cpu() for name, value in learner.module[DEFAULT_MODULE_ID].state_dict().items()}
