@@ -189,7 +189,9 @@ class Algorithm(Section):
     kl: Literal["analytic", "sampled"] = "analytic"
     kl_samples: int = Field(10, gt=0, description="samples of the sampled KL")
     kl_clamp: float | None = Field(None, gt=0, description="clamp of the KL to [-x, x]; the reference has 100")
-    kl_in_target: bool = Field(False, description="subtract the weighted KL at s' from the critic's target")
+    kl_in_target: bool = Field(
+        False, description="subtract the weighted KL at every later state of the walk from the critic's target"
+    )
     posterior_scale: float = Field(1.0, gt=0, description="factor on the posterior's sigma inside the KL")
     sigma_floor: float = Field(0.0, ge=0, description="smallest sigma of prior and posterior inside the KL")
 

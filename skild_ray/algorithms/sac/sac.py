@@ -21,7 +21,7 @@ from skild_ray.envs.action_env import ActionVectorEnv
 from skild_ray.envs.registry import make_env
 
 ACTION_ENV = "skild_ray/actions"
-COLUMNS = ("obs", "actions", "returns", "next_obs", "bootstrap")
+COLUMNS = ("obs", "actions", "returns", "bootstrap", "later_states", "later_weights")
 
 
 def make_action_env(context: Mapping[str, Any]) -> ActionVectorEnv:
@@ -128,6 +128,7 @@ class SAC(OffPolicy):
                 horizon=1,
                 seed=int(seed),
                 columns={},
+                later=True,
             )
             for capacity, seed in zip(
                 capacities, np.random.SeedSequence([config.seed or 0, 2]).generate_state(2), strict=True
