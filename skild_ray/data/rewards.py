@@ -110,6 +110,8 @@ def _other_task(episodes: Sequence[Episode], metadata: Mapping[str, Any], enviro
         if recorded["kwargs"] == spec.kwargs:  # also where the sub-tasks are others in every episode
             return None
     subtasks = subtasks_of(environment)
+    if not subtasks:
+        return None
     others = (episode.subtasks for episode in episodes if episode.subtasks not in ((), subtasks))
     return next((f"for {', '.join(other)}, not for {', '.join(subtasks)}" for other in others), None)
 

@@ -8,6 +8,7 @@ import gymnasium as gym
 import minari
 import numpy as np
 import pytest
+from counting_env import CountingEnv
 from gymnasium.envs.registration import EnvSpec
 from line_world import LineEnv
 from numpy.typing import NDArray
@@ -124,8 +125,10 @@ def test_data_of_another_task_are_refused_where_the_environment_cannot_judge(
 
 
 def test_data_of_other_sub_tasks_are_refused_where_the_environment_cannot_judge() -> None:
+    episodes = [_episode("", "a", subtasks=("a", "b"))]
     with pytest.raises(DataError, match="recorded for a, b, not for goal, so"):
-        for_task([_episode("", "a", subtasks=("a", "b"))], {}, LineEnv())
+        for_task(episodes, {}, LineEnv())
+    assert for_task(episodes, {}, CountingEnv()) == episodes, "an environment without sub-tasks says nothing"
 
 
 def test_human_demonstrations_of_another_task(real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
