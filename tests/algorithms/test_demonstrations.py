@@ -1,7 +1,9 @@
 """Demonstrations as transitions, by hand."""
 
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,11 @@ from numpy.typing import NDArray
 from pretrained import publish_pretrained, tiny_experiment
 
 from skild_ray.algorithms.demonstrations import demonstration_rows, skill_rows
+from skild_ray.algorithms.skild import SkiLDConfig
+from skild_ray.config import Experiment
 from skild_ray.config import SkillModel as Architecture
 from skild_ray.data.episode import Episode
-from skild_ray.errors import ArtifactError
+from skild_ray.errors import ArtifactError, DataError
 from skild_ray.models.skill_model import SkillModel
 from skild_ray.pipeline import Run
 
@@ -93,6 +97,31 @@ def test_a_source_without_negatives_changes_the_discriminator_only(
         assert with_them.fingerprint(stage) == without.fingerprint(stage)
     with pytest.raises(ArtifactError, match=r"demo_discriminator: was made with another data\.task_agnostic"):
         without.fingerprint("demo_rl")
+
+
+def test_imitation_takes_demonstrations_without_rewards(tmp_path: Path, ray_session: None) -> None:
+    path = tmp_path / "mute.hdf5"
+    with h5py.File(path, "w") as file:
+        file["observations"], file["actions"] = np.zeros((8, 2)), np.zeros((8, 1))
+        file["terminals"] = np.arange(8) % 4 == 3
+    source = {"dataset": str(path)}
+
+    def experiment(**algorithm: Any) -> Experiment:
+        data = {"task_agnostic": [source], "demonstrations": [source]}
+        return tiny_experiment(tmp_path, data=data, algorithm={"demonstration_share": 0.25} | algorithm)
+
+    imitation = experiment(env_reward_weight=0.0)
+    publish_pretrained(imitation)
+    assert Run(imitation).direct_data()
+    algo = SkiLDConfig.from_experiment(imitation).build_algo()
+    try:
+        rows = algo._demonstrated.recent()
+        assert len(rows["rewards"]) == 8 and not rows["rewards"].any() and rows["terminated"].any()
+    finally:
+        algo.stop()
+    for wants_rewards in (experiment(), experiment(env_reward_weight=0.0, reference_quirks=["imitation_env_reward"])):
+        with pytest.raises(DataError, match="no rewards for this task"):
+            Run(wants_rewards).direct_data()
 
 
 def test_what_stage_4_learns_from_is_part_of_its_record(tmp_path: Path, minari_root: Path, ray_session: None) -> None:
