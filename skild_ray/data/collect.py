@@ -86,6 +86,8 @@ class Spent:
 
     def __str__(self) -> str:
         total = self.kept_env_steps + self.dropped_env_steps
+        if not self.dropped_episodes:
+            return f"{total:,} env steps; no episode was dropped"
         return (
             f"{total:,} env steps, {self.dropped_env_steps:,} of them in {self.dropped_episodes:,} episodes that did "
             "not solve their sub-tasks and were dropped"
