@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from minari.data_collector import EpisodeBuffer
+from minari.dataset.episode_data import EpisodeData
 from minari.dataset.minari_dataset import MinariDataset, parse_dataset_id
 from minari.dataset.minari_storage import MinariStorage
 from minari.namespace import create_namespace, list_local_namespaces
@@ -26,6 +27,8 @@ from skild_ray.errors import DataError, one_line
 
 OBSERVATION_KEY = "observation"
 SUBTASKS_KEY = "subtasks"
+EXECUTED_KEY = "executed_actions"
+"""In an episode's infos: `Episode.executed_actions`, a row for each of its actions."""
 SEPARATOR = ", "
 # Bytes of an episode in HDF5 beside states and actions: groups, chunk indices, rewards.
 EPISODE_OVERHEAD = 20_000
@@ -73,7 +76,7 @@ def read_minari(dataset_id: str, max_episodes: int | None = None, rewards: bool 
     Args:
         dataset_id: of a local data set.
         max_episodes: read the first so many.
-        rewards: read rewards and terminations, too, which takes longer.
+        rewards: read everything that an `Episode` has, not only states and actions, which takes longer.
 
     Raises:
         DataError: if it is missing, cannot be read, or its spaces are others.
@@ -90,9 +93,18 @@ def read_minari(dataset_id: str, max_episodes: int | None = None, rewards: bool 
         if dataset.storage.FORMAT == "hdf5" and not rewards:
             yield from _read_hdf5(dataset.storage.data_path / "main_data.hdf5", indices, is_dict)
         else:
-            for episode in dataset.iterate_episodes(indices):
+            told = list(dataset.storage.get_episode_metadata(indices))
+            for episode, facts in zip(dataset.iterate_episodes(indices), told, strict=True):
                 states = episode.observations[OBSERVATION_KEY] if is_dict else episode.observations
-                yield Episode(states, episode.actions, episode.rewards, bool(episode.terminations[-1]))
+                yield Episode(
+                    states,
+                    episode.actions,
+                    episode.rewards,
+                    bool(episode.terminations[-1]),
+                    facts.get("seed"),
+                    _subtasks(facts),
+                    executed_actions=_executed_actions(episode),
+                )
 
 
 def read_subtasks(dataset_id: str) -> list[tuple[str, ...]]:
@@ -100,7 +112,7 @@ def read_subtasks(dataset_id: str) -> list[tuple[str, ...]]:
     dataset = open_minari(dataset_id)
     with _reading(dataset_id):
         metadata = list(dataset.storage.get_episode_metadata(dataset.episode_indices))
-    return [tuple(filter(None, str(entry.get(SUBTASKS_KEY, "")).split(SEPARATOR))) for entry in metadata]
+    return [_subtasks(entry) for entry in metadata]
 
 
 def read_metadata(dataset_id: str) -> dict[str, Any]:
@@ -195,7 +207,7 @@ class MinariWriter:
 
     def _require_space(self, episodes: Sequence[Episode]) -> None:
         # HDF5 survives a full disk badly: each of its open objects complains once more.
-        needed = sum(e.observations.nbytes + e.actions.nbytes + EPISODE_OVERHEAD for e in episodes)
+        needed = sum(e.observations.nbytes + 2 * e.actions.nbytes + EPISODE_OVERHEAD for e in episodes)
         if shutil.disk_usage(self._draft).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -236,9 +248,29 @@ def _to_buffer(episode: Episode) -> EpisodeBuffer:
     terminations, truncations = np.zeros(length, bool), np.zeros(length, bool)
     (terminations if episode.terminated else truncations)[-1] = True
     rewards = np.zeros(length, np.float32) if episode.rewards is None else episode.rewards
+    infos = {} if episode.executed_actions is None else {EXECUTED_KEY: episode.executed_actions}
     return EpisodeBuffer(
-        None, episode.seed, None, episode.observations, episode.actions, rewards, terminations, truncations, {}
+        None, episode.seed, None, episode.observations, episode.actions, rewards, terminations, truncations, infos
     )
+
+
+def _subtasks(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(filter(None, str(metadata.get(SUBTASKS_KEY, "")).split(SEPARATOR)))
+
+
+def _executed_actions(episode: EpisodeData) -> np.ndarray | None:
+    executed = (episode.infos or {}).get(EXECUTED_KEY)
+    if executed is None:
+        return None
+    executed, shape = np.asarray(executed), episode.actions.shape
+    if executed.shape == (shape[0] + 1, *shape[1:]):
+        executed = executed[1:]  # Minari's collectors begin with the info of `reset`, which belongs to no action
+    if executed.shape != shape:
+        raise ValueError(
+            f"episode {episode.id}: {EXECUTED_KEY!r} in its infos is {list(executed.shape)}, its actions are "
+            f"{list(shape)}"
+        )
+    return executed
 
 
 @contextlib.contextmanager

@@ -63,7 +63,7 @@ class SACConfig(OffPolicyConfig):
         return super().from_experiment(experiment).training(**experiment.sac.model_dump()).demonstrations(*sources)
 
     def demonstrations(self, *sources: str | Source) -> Self:
-        """Name the stored data sets that hold the demonstrations; they must have rewards."""
+        """Name the stored data sets that hold the demonstrations; see `load_rewarded_episodes` for their rewards."""
         found = [Source(dataset=source) if isinstance(source, str) else source for source in sources]
         self.demonstration_sources = [source.model_dump() for source in found]
         return self

@@ -178,7 +178,8 @@ class SkiLD(OffPolicy):
         pretrained = self._pretrained
         experiment = load_experiment(pretrained.demo_discriminator.path / "config.yaml")
         model = load_skill_model(pretrained.skill_prior)
-        episodes = load_demonstrations(stored_demonstrations(experiment), self.config.low_level)
+        sources = stored_demonstrations(experiment)
+        episodes = load_demonstrations(sources, self.config.low_level, self.settings.uses_env_reward)
         return [part for rows in episodes for part in skill_rows(rows, model, self._horizon)]
 
     def _draw(self, updates: int, size: int) -> dict[str, NDArray]:
