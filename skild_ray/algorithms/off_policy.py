@@ -204,7 +204,7 @@ class OffPolicy(RLlibAlgorithm):
 
     @property
     def learned(self) -> bool:
-        """Whether there was an update since this was built or restored; RLlib logs losses of NaN until then."""
+        """Whether the last call of `train` made an update; RLlib's losses are NaN where it did not."""
         return self._learned
 
     @property
@@ -226,6 +226,11 @@ class OffPolicy(RLlibAlgorithm):
     def faults(self) -> Mapping[str, int]:
         """What was lost so far; see `EnvRunners.faults`."""
         return self._runners.faults
+
+    def step(self) -> Any:
+        """As in RLlib: one result, for which `training_step` is called until it has taken long enough."""
+        self._learned = False
+        return super().step()
 
     def training_step(self) -> None:
         """Take in what the env runners have, set them to work again, then learn until nothing is owed.
@@ -354,7 +359,6 @@ class OffPolicy(RLlibAlgorithm):
             self._set_own_state(own)
             self.replay.set_state(own["replay"])
             self._owed = own["owed"]
-            self._learned = False
             self._counts = dict(own["counts"])
             self._runners.faults.update(own["faults"])
             self._recent = {name: deque(values, EPISODE_WINDOW) for name, values in own["recent"].items()}

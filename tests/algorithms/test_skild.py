@@ -369,15 +369,17 @@ def test_a_resumed_synchronous_run_equals_an_uninterrupted_one(
 # --- faults ---
 
 
-def test_what_was_resumed_and_has_not_learned_yet_reports_no_losses(
-    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_result_without_updates_reports_no_losses(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumed: bool
 ) -> None:
     algo = build(1)
     _finish(algo, until=1_000)
     path = algo.save_to_path(str(tmp_path / "checkpoint"))
     assert "critic_loss" in metrics_row(algo.train(), algo, [], 0.0)
-    algo.restore_from_path(path)
-    monkeypatch.setattr(algo._runners, "fetch", list)  # slow runners, which have nothing yet
+    if resumed:
+        algo.restore_from_path(path)
+    monkeypatch.setattr(algo._runners, "fetch", list)  # runners that are slow, or lost
     row = metrics_row(algo.train(), algo, [], 0.0)
     assert row["updates"] > 0
     assert "critic_loss" not in row
