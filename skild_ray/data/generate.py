@@ -14,6 +14,9 @@ from skild_ray.data.episode import Episode
 from skild_ray.data.minari_store import MinariWriter, dataset_exists, read_metadata
 from skild_ray.data.orders import Order, describe_orders
 from skild_ray.errors import DataError, SkildError, one_line
+from skild_ray.interruption import Interrupted
+from skild_ray.resources import Request as ResourceRequest
+from skild_ray.resources import Waiting
 
 ProgressCallback = Callable[[int, int], None]
 
@@ -78,8 +81,12 @@ def generate(
         "skild_ray": {"version": _version(), "request": request.model_dump(mode="json")},
     }
     connect()
+    done = 0
     try:
-        with MinariWriter(name, env.observation_space, env.action_space, metadata, env.spec) as writer:
+        with (
+            MinariWriter(name, env.observation_space, env.action_space, metadata, env.spec) as writer,
+            Waiting(name, [ResourceRequest("experts", "resources.data_workers", 1, {"CPU": 1.0})], started=True),
+        ):
             batch: list[Episode] = []
             orders: list[Order] = []
             for done, episode in enumerate(_solved(request, expert_kwargs, workers), start=1):
@@ -91,6 +98,10 @@ def generate(
                 if progress:
                     progress(done, request.episodes)
             writer.update_metadata({"description": _describe(request) + describe_orders(orders)})
+    except Interrupted as interruption:
+        raise Interrupted(
+            interruption.number, f"{name}: stopped at {done} of {request.episodes} episodes; none of them is kept"
+        ) from None
     finally:
         env.close()
     return name

@@ -1,7 +1,7 @@
 """Stage 3: demonstration discriminator D(s), demonstration states against task-agnostic states (section 4.2)."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +29,8 @@ class DiscriminatorLosses(NamedTuple):
 class DemoDiscriminatorProblem:
     """Minimise the cross-entropy of `Discriminator`; demonstrations are taken out of the task-agnostic states."""
 
-    criterion = "total"
+    version: ClassVar[int] = 1
+    criteria: ClassVar[Mapping[str, str]] = {"": "total"}
 
     def __init__(self, inputs: Inputs, seed: int) -> None:
         experiment = inputs.experiment
