@@ -11,7 +11,7 @@ from rich.table import Table
 
 from skild_ray.config import load_experiment
 from skild_ray.errors import ConfigError, SkildError
-from skild_ray.interruption import Interrupted, end_at_once, raising_on_signals
+from skild_ray.interruption import Interrupted, end_at_once, interrupted, raising_on_signals
 
 HELP = "SkiLD: demonstration-guided reinforcement learning with learned skills, on Ray."
 
@@ -266,7 +266,10 @@ def main() -> None:
         except SkildError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(error.exit_code)
-        except Interrupted as interruption:
+        except (Interrupted, SystemError) as error:
+            interruption = interrupted(error)
+            if interruption is None:
+                raise
             end_at_once()
             print(f"error: {interruption}", file=sys.stderr, flush=True)
             if "ray" in sys.modules:

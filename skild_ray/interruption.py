@@ -33,6 +33,17 @@ class Interrupted(BaseException):
         self.number = number
 
 
+def interrupted(error: BaseException, message: str | None = None) -> Interrupted | None:
+    """The `Interrupted` that `error` is, with another message; None where no signal is behind it.
+
+    Ray's compiled code turns what a handler raises within it into a SystemError.
+    """
+    origin = error.__cause__ if isinstance(error, SystemError) else error
+    if not isinstance(origin, Interrupted):
+        return None
+    return Interrupted(origin.number, message or str(origin))
+
+
 @contextlib.contextmanager
 def raising_on_signals() -> Iterator[None]:
     """Within the `with` block SIGTERM and Ctrl-C raise `Interrupted` in the main thread."""

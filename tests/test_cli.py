@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from skild_ray.cli import app, main
 from skild_ray.config import Experiment, to_yaml
 from skild_ray.data.generate import dataset_id, generate
-from skild_ray.interruption import Interrupted, Interruption
+from skild_ray.interruption import Interrupted, Interruption, interrupted
 
 COMMANDS = (
     *("data generate", "data download", "data import", "data info"),
@@ -260,6 +260,18 @@ def test_the_first_signal_is_noted_and_the_second_ends_it() -> None:
         os.kill(os.getpid(), signal.SIGINT)
     assert caught.value.number == signal.SIGINT
     assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_signal_within_compiled_code_is_one_too() -> None:
+    """Ray's raises a SystemError then."""
+    error = SystemError("CoreWorker.wait returned a result with an exception set")
+    assert interrupted(error) is None
+    error.__cause__ = Interrupted(signal.SIGTERM)
+    for origin in (error, error.__cause__):
+        found = interrupted(origin, "stopped there")
+        assert found is not None
+        assert (found.number, str(found)) == (signal.SIGTERM, "stopped there")
+        assert str(interrupted(origin)) == "stopped by SIGTERM"
 
 
 def test_a_signal_while_data_are_made_leaves_none(experiment: Experiment, minari_root: Path, ray_session: None) -> None:

@@ -14,7 +14,7 @@ from skild_ray.data.episode import Episode
 from skild_ray.data.minari_store import MinariWriter, dataset_exists, read_metadata
 from skild_ray.data.orders import Order, describe_orders
 from skild_ray.errors import DataError, SkildError, one_line
-from skild_ray.interruption import Interrupted
+from skild_ray.interruption import Interrupted, interrupted
 from skild_ray.resources import Request as ResourceRequest
 from skild_ray.resources import Waiting
 
@@ -98,10 +98,9 @@ def generate(
                 if progress:
                     progress(done, request.episodes)
             writer.update_metadata({"description": _describe(request) + describe_orders(orders)})
-    except Interrupted as interruption:
-        raise Interrupted(
-            interruption.number, f"{name}: stopped at {done} of {request.episodes} episodes; none of them is kept"
-        ) from None
+    except (Interrupted, SystemError) as error:
+        stopped = f"{name}: stopped at {done} of {request.episodes} episodes; none of them is kept"
+        raise interrupted(error, stopped) or error from None
     finally:
         env.close()
     return name

@@ -22,7 +22,7 @@ from ray.tune.search import BasicVariantGenerator
 from skild_ray.artifacts import writable
 from skild_ray.cluster import connect
 from skild_ray.errors import ConfigError
-from skild_ray.interruption import Interrupted
+from skild_ray.interruption import Interrupted, interrupted
 from skild_ray.lock import locked
 from skild_ray.resources import Request, Waiting, check, downstream_requests
 from skild_ray.tune.offline import OfflineRuns
@@ -55,9 +55,9 @@ def run_sweep(sweep: Sweep, resume: bool = False) -> list[Outcome]:
     with locked(sweep.folder):
         try:
             return _run_sweep(sweep, resume)
-        except Interrupted as interruption:
+        except (Interrupted, SystemError) as error:
             message = f"{sweep.folder}: stopped; the same command with --resume resumes it"
-            raise Interrupted(interruption.number, message) from None
+            raise interrupted(error, message) or error from None
 
 
 def _run_sweep(sweep: Sweep, resume: bool) -> list[Outcome]:

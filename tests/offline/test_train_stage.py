@@ -1,5 +1,6 @@
 """The offline stages as Ray Train jobs."""
 
+import contextlib
 import csv
 import os
 import signal
@@ -10,7 +11,6 @@ from typing import Any
 
 import psutil
 import pytest
-import ray
 import torch
 from pretrained import tiny_experiment
 
@@ -150,15 +150,14 @@ def test_nothing_is_left_behind(experiment: Experiment, stages: Stages) -> None:
     assert list((experiment.run_dir / ".work").iterdir()) == []
 
 
-def _train_worker() -> psutil.Process | None:
-    """A Ray Train worker among the processes that this one has started."""
+def _processes(name: str) -> list[psutil.Process]:
+    """Ray's processes of this name among those that this one has started."""
+    found = []
     for process in psutil.Process().children(recursive=True):
-        try:
-            if "RayTrainWorker" in " ".join(process.cmdline()):
-                return process
-        except psutil.NoSuchProcess:
-            continue
-    return None
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if name in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def _checkpoints(work: Path) -> list[Path]:
@@ -174,10 +173,10 @@ def test_killed_worker_costs_nothing_but_time(
 
     def kill() -> None:
         while not finished.wait(0.02):
-            worker = _train_worker()
-            if worker and _checkpoints(work):
-                worker.send_signal(signal.SIGKILL)
-                killed.append(worker.pid)
+            workers = _processes("RayTrainWorker")
+            if workers and _checkpoints(work):
+                workers[0].send_signal(signal.SIGKILL)
+                killed.append(workers[0].pid)
                 return
 
     thread = threading.Thread(target=kill)
@@ -201,7 +200,9 @@ def test_what_is_said_survives_the_process_that_carries_it() -> None:
     channel.say({"iteration": 1.0})
     assert channel.events() == [{"iteration": 1.0}]
     assert channel.events() == []
-    ray.kill(channel._actor, no_restart=False)
+    (carrier,) = _processes("_Mailbox")
+    carrier.kill()
+    carrier.wait()
     channel.say("again")
     assert channel.events() == ["again"]
     assert not channel.stop_is_wanted()
