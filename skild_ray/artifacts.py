@@ -128,6 +128,7 @@ def publish(
     inputs: Sequence[Artifact],
     facts: Mapping[str, Any],
     extra: Sequence[Path] = (),
+    version: int | None = None,
 ) -> Artifact:
     """Write a finished stage and put it in place in one step; an older one stays until then.
 
@@ -141,6 +142,7 @@ def publish(
         inputs: artifacts the stage was made from.
         facts: JSON-able results.
         extra: files or folders to move in.
+        version: of the code that made it, see `Problem.version` and `OffPolicyConfig.version`.
     """
     final = experiment.run_dir / stage
     draft = final.with_name(f".{stage}.draft")
@@ -155,6 +157,7 @@ def publish(
         record = {
             "schema": SCHEMA,
             "stage": stage,
+            "stage_version": version,
             "fingerprint": fingerprint,
             "seed": experiment.seed,
             "sha256": {path.name: file_hash(path) for path in sorted(draft.iterdir()) if path.is_file()},

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from skild_ray.config import load_experiment
 from skild_ray.errors import ConfigError, SkildError
+from skild_ray.interruption import Interrupted, end_at_once, interrupted, raising_on_signals
 
 HELP = "SkiLD: demonstration-guided reinforcement learning with learned skills, on Ray."
 
@@ -22,6 +23,9 @@ File = Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="experiment fil
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="override a key, such as --set algorithm.alpha=0.5; repeatable"),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="replace a finished stage that was made otherwise, and what was made from it")
 ]
 Stage = Literal["skill-prior", "skill-posterior", "demo-discriminator", "demo-rl", "imitation", "sac"]
 
@@ -133,35 +137,38 @@ def train(
     stage: Annotated[Stage, typer.Argument(help="the stage to train; its inputs must be finished")],
     experiment: File,
     overrides: Overrides = None,
+    force: Force = False,
 ) -> None:
     """Train one stage, or reuse its artifact where nothing it was made from has changed.
 
     `imitation` is `demo-rl` without the environment's reward: the file's algorithm.env_reward_weight must be 0. `sac`
     is a baseline without skills, which needs no other stage: the file must have a section `sac`.
     """
+    from skild_ray.lock import locked
     from skild_ray.pipeline import Run
     from skild_ray.tracking import Tracking
 
     loaded = load_experiment(experiment, overrides or ())
-    with Tracking.of(loaded) as tracking:
-        Run(loaded, tracking=tracking).train(stage.replace("-", "_"))
+    with locked(loaded.run_dir), Tracking.of(loaded) as tracking:
+        Run(loaded, tracking=tracking, force=force).train(stage.replace("-", "_"))
 
 
 @app.command()
-def pipeline(experiment: File, overrides: Overrides = None) -> None:
+def pipeline(experiment: File, overrides: Overrides = None, force: Force = False) -> None:
     """Run everything an experiment needs: data, all stages, the final evaluation and the report.
 
-    What is finished and still fits is reused; what was interrupted goes on where it stopped.
+    What is finished and still fits is reused; what was interrupted resumes where it stopped.
     """
     from skild_ray.evaluation.report import write_report
     from skild_ray.evaluation.results import evaluate_run, show
+    from skild_ray.lock import locked
     from skild_ray.pipeline import Run
     from skild_ray.tracking import Tracking
 
     loaded = load_experiment(experiment, overrides or ())
     evaluation = loaded.evaluation
-    with Tracking.of(loaded) as tracking:
-        artifact = Run(loaded, tracking=tracking).train_all()
+    with locked(loaded.run_dir), Tracking.of(loaded) as tracking:
+        artifact = Run(loaded, tracking=tracking, force=force).train_all()
         results = evaluate_run(
             artifact.path, evaluation.episodes, evaluation.seed, evaluation.videos, evaluation.without_rl
         )
@@ -252,12 +259,22 @@ def compare(
 
 
 def main() -> None:
-    """Entry point: errors meant for people become one line and an exit code."""
-    try:
-        app()
-    except SkildError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    """Entry point: errors meant for people, and signals, become one line and an exit code."""
+    with raising_on_signals():
+        try:
+            app()
+        except SkildError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(error.exit_code)
+        except (Interrupted, SystemError) as error:
+            interruption = interrupted(error)
+            if interruption is None:
+                raise
+            end_at_once()
+            print(f"error: {interruption}", file=sys.stderr, flush=True)
+            if "ray" in sys.modules:
+                sys.modules["ray"].shutdown()  # here: threads that wait for it would complain at the program's exit
+            sys.exit(128 + interruption.number)
 
 
 if __name__ == "__main__":

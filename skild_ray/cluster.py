@@ -7,6 +7,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from skild_ray.errors import SkildError, one_line
+from skild_ray.interruption import keep_raising
 
 
 def connect() -> None:
@@ -40,9 +41,16 @@ def connect() -> None:
         raise SkildError(
             f"cannot {f'connect to Ray at {address}' if address else 'start Ray'}: {one_line(error)}"
         ) from error
+    keep_raising()
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)  # it announces its API stack at every start
     # A lost env runner gets one line of ours instead of a traceback.
     logging.getLogger("ray.rllib.utils.actor_manager").setLevel(logging.CRITICAL)
+
+
+def is_local() -> bool:
+    """Whether Ray is an instance that this process has started: it has this machine's resources and never more."""
+    node = ray._private.worker.global_worker.node
+    return bool(node and node.head)
 
 
 def _refused_token(error: BaseException | None) -> str | None:

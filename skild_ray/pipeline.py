@@ -1,19 +1,23 @@
 """Runs the stages in order: each knows what it needs, and is skipped where its artifact is still up to date."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from skild_ray import storage
 from skild_ray.algorithms.demonstrations import demonstrations_fingerprint, load_demonstrations
-from skild_ray.algorithms.train import stage_name, train_downstream
-from skild_ray.artifacts import Artifact, open_artifact
+from skild_ray.algorithms.train import algorithm_class, stage_name, train_downstream
+from skild_ray.artifacts import Artifact, open_artifact, work_folder, writable
 from skild_ray.cluster import connect
-from skild_ray.config import Experiment, fingerprint, load_experiment
+from skild_ray.config import Experiment, fingerprint, load_experiment, to_yaml
 from skild_ray.data.sources import load_sources, stored_demonstrations
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.errors import ArtifactError, ConfigError
-from skild_ray.offline.loop import STAGE_DATA, train_stage
+from skild_ray.lock import locked
+from skild_ray.offline.loop import PROBLEMS, STAGE_DATA, train_stage
 from skild_ray.offline.problem import DataKind
+from skild_ray.resources import check, downstream_requests, offline_requests
+from skild_ray.reuse import differences, require_replaceable
 from skild_ray.tracking import Tracking
 
 OFFLINE_STAGES = ("skill_prior", "skill_posterior", "demo_discriminator")
@@ -36,23 +40,35 @@ def _settings(experiment: Experiment, section: str) -> dict[str, Any]:
 class Run:
     """One experiment's stages. Data sets are loaded once, when a stage first needs them.
 
+    Args:
+        experiment: what to run.
+        report: gets a line on each stage.
+        tracking: what gets the metrics besides the files.
+        force: replace finished stages that were made otherwise, also where others were made from them.
+
     Raises:
         SkildError: `runs` is a URI that cannot be reached.
     """
 
-    def __init__(self, experiment: Experiment, report: Report = print, tracking: Tracking | None = None) -> None:
+    def __init__(
+        self, experiment: Experiment, report: Report = print, tracking: Tracking | None = None, force: bool = False
+    ) -> None:
         storage.require(experiment.runs)
         self.experiment, self._report, self._tracking = experiment, report, tracking or Tracking()
+        self._force = force
         self._data: dict[str, list[Trajectories]] = {}
         self._transitions: str | None = None
+        self._unchecked: list[str] = []
 
     def train(self, stage: str) -> Artifact:
         """The artifact of one stage: the existing one if it was made from the same inputs, else a new one.
 
         Raises:
             ConfigError: the experiment has no such stage.
-            ArtifactError: an input stage is missing, damaged or was made for something else.
+            ArtifactError: an input stage is missing, damaged or was made for something else; or another finished stage
+                would be lost.
             DataError: a data set is missing or does not fit.
+            SkildError: another process works on the run, or this machine cannot hold what the stage asks for.
         """
         last = stage_name(self.experiment)
         if stage not in (*OFFLINE_STAGES, last):
@@ -65,14 +81,32 @@ class Run:
                 f"{reason}, so this experiment's stage 4 is {last.replace('_', '-')}: "
                 f"skild-ray train {last.replace('_', '-')} EXPERIMENT"
             )
+        with locked(self.experiment.run_dir):
+            self._unchecked = [stage]
+            return self._train(stage)
+
+    def train_all(self) -> Artifact:
+        """Every stage that is needed, in order; the artifact of the last. Raises as `train`."""
+        last = stage_name(self.experiment)
+        stages = [*self._input_names(last), last]
+        with locked(self.experiment.run_dir):
+            self._unchecked = [*stages]
+            return [self._train(stage) for stage in stages][-1]
+
+    def _train(self, stage: str) -> Artifact:
         inputs = self._inputs(stage)
         made_from = self._fingerprint(stage, inputs)
         finished = self._finished(stage, made_from)
         if finished:
-            self._report(f"{stage}: up to date, reused ({finished.path})")
+            otherwise = differences(stage, load_experiment(finished.path / "config.yaml"), self.experiment, finished)
+            note = f"; it was made with {otherwise}" if otherwise else ""
+            self._report(f"{stage}: up to date, reused ({finished.path}){note}")
             self._tracking.finished(stage, made_from, finished.path)
+            self._unchecked = [name for name in self._unchecked if name != stage]
             return finished
-        connect()
+        self._check_resources()
+        begun = work_folder(self.experiment, stage, made_from) / "begun"
+        self._begin(stage, begun)
         if stage in OFFLINE_STAGES:
             task_agnostic, demonstrations = (
                 self._load(kind) if kind in STAGE_DATA[stage] else [] for kind in get_args(DataKind)
@@ -82,15 +116,32 @@ class Run:
             )
         else:
             artifact = train_downstream(self.experiment, made_from, self.direct_data(), self._tracking)
+            storage.remove(begun)
         self._report(f"{stage}: done ({artifact.path})")
         return artifact
 
-    def train_all(self) -> Artifact:
-        """Every stage that is needed, in order; the artifact of the last."""
-        last = stage_name(self.experiment)
-        for stage in self._input_names(last):
-            self.train(stage)
-        return self.train(last)
+    def _check_resources(self) -> None:
+        """Say what the stages to come ask for and the cluster lacks, once; an error on a local Ray."""
+        connect()
+        offline = [stage for stage in self._unchecked if stage in OFFLINE_STAGES]
+        if offline:
+            check(offline[0], offline_requests(self.experiment))
+        if len(self._unchecked) > len(offline):
+            check(self._unchecked[-1], downstream_requests(self.experiment))
+        self._unchecked = []
+
+    def _begin(self, stage: str, folder: Path) -> None:
+        """Note in `folder` with which settings a stage is begun; where it was begun before, report what differs."""
+        storage.fetch(folder, "config.yaml")
+        file = folder / "config.yaml"
+        if file.exists():
+            if otherwise := differences(stage, load_experiment(file), self.experiment):
+                self._report(f"{stage}: resumed; it was begun with {otherwise}")
+            return
+        with writable(file):
+            folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(to_yaml(self.experiment))
+        storage.push(folder)
 
     def load_all(self) -> None:
         """Load every data set, generating those that do not exist yet."""
@@ -128,31 +179,48 @@ class Run:
                     f"{artifact.path}: was made with another {section}.{different[0]}; train it again: skild-ray train "
                     f"{stage.replace('_', '-')} EXPERIMENT"
                 )
+        version = PROBLEMS[stage].version
+        if artifact.record.get("stage_version") not in (None, version):
+            raise ArtifactError(
+                f"{artifact.path}: was made by version {artifact.record['stage_version']} of this stage, this is "
+                f"{version}; train it again: skild-ray train {stage.replace('_', '-')} EXPERIMENT"
+            )
         return artifact
 
     def _finished(self, stage: str, made_from: str) -> Artifact | None:
+        """The stage as this experiment wants it; None where it has to be trained, or trained further.
+
+        Raises:
+            ArtifactError: it is another one, and replacing it would lose what is finished.
+        """
         try:
             artifact = open_artifact(self.experiment.run_dir, stage)
         except ArtifactError as error:
             if (self.experiment.run_dir / stage).exists():
-                self._report(f"{error}; making it anew")
+                self._report(f"{error}; making it again")
             return None
-        if artifact.fingerprint != made_from:
-            self._report(f"{stage}: made from other settings, data or inputs; making it anew")
-            return None
-        steps, budget = artifact.facts.get("total_env_steps"), self.experiment.downstream.total_env_steps
-        if steps not in (None, budget):
-            self._report(f"{stage}: was trained for {steps} env steps, {budget} are wanted")
-            return None
-        return artifact
+        same = artifact.fingerprint == made_from
+        budget = self.experiment.downstream.total_env_steps
+        steps = artifact.facts.get("total_env_steps", budget)  # stages 1 to 3 have none
+        if same and steps == budget:
+            return artifact
+        if not ((same and steps < budget) or self._force):
+            require_replaceable(artifact, load_experiment(artifact.path / "config.yaml"), self.experiment)
+        self._report(
+            f"{stage}: was trained for {steps} env steps, {budget} are wanted"
+            if same
+            else f"{stage}: made from other settings, data or inputs, or by other code; making it again"
+        )
+        return None
 
     def _fingerprint(self, stage: str, inputs: Sequence[Artifact]) -> str:
         experiment = self.experiment
         hashes = [artifact.model_hash for artifact in inputs]
         if stage not in OFFLINE_STAGES:
-            # A longer run goes on from a shorter one.
+            # A longer run resumes from a shorter one.
             settings = experiment.downstream.model_dump(exclude={"total_env_steps"})
-            made_from = [stage, experiment.seed, experiment.environment, settings, hashes]
+            version = algorithm_class(experiment).version
+            made_from = [stage, version, experiment.seed, experiment.environment, settings, hashes]
             if direct := self.direct_data():
                 made_from.append(direct)
             return fingerprint(*made_from)
@@ -161,8 +229,9 @@ class Run:
             for kind in STAGE_DATA[stage]
             for source, entry in zip(self._load(kind), getattr(experiment.data, kind), strict=True)
         ]
-        split = experiment.data.validation_fraction
-        return fingerprint(stage, experiment.seed, experiment.skill, _settings(experiment, stage), split, data, hashes)
+        split, version = experiment.data.validation_fraction, PROBLEMS[stage].version
+        settings = _settings(experiment, stage)
+        return fingerprint(stage, version, experiment.seed, experiment.skill, settings, split, data, hashes)
 
     def direct_data(self) -> dict[str, str]:
         """Fingerprint of the demonstrations with their rewards, where stage 4 learns from them directly."""
@@ -178,6 +247,10 @@ class Run:
     def _load(self, kind: DataKind) -> list[Trajectories]:
         if kind not in self._data:
             self._data[kind] = load_sources(
-                getattr(self.experiment.data, kind), self.experiment, kind, self.experiment.resources.data_workers
+                getattr(self.experiment.data, kind),
+                self.experiment,
+                kind,
+                self.experiment.resources.data_workers,
+                before_generating=self._check_resources,
             )
         return self._data[kind]

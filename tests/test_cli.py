@@ -1,6 +1,11 @@
 """The command line: what a mistake looks like, and what help there is."""
 
+import contextlib
+import os
+import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +18,7 @@ from typer.testing import CliRunner
 from skild_ray.cli import app, main
 from skild_ray.config import Experiment, to_yaml
 from skild_ray.data.generate import dataset_id, generate
+from skild_ray.interruption import Interrupted, Interruption, interrupted
 
 COMMANDS = (
     *("data generate", "data download", "data import", "data info"),
@@ -222,3 +228,62 @@ def test_maze_play_and_demonstrations(run: Run, minari_root: Path, ray_session: 
     shown = CliRunner().invoke(app, ["data", "info", "maze/target-v0"])
     assert "0-1 g" in shown.output
     _is_one_line(run("data", "generate", "maze", "--play", "--episodes", "2"), 1, "maze/play-v0", "minari delete")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_one_line(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """Whatever the program is at: here it reads an experiment from a pipe to which nobody writes."""
+    pipe, clock = tmp_path / "pipe.yaml", threading.Event()
+    os.mkfifo(pipe)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "skild_ray.cli", "pipeline", str(pipe)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.fspath(Path(__file__).parents[1])},
+    )
+    writer = None
+    while writer is None and process.poll() is None:
+        with contextlib.suppress(OSError):  # it has not opened it yet
+            writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        clock.wait(0.02)
+    process.send_signal(number)
+    error = process.communicate()[1]
+    _is_one_line(Outcome(process.returncode, error), code, f"stopped by {number.name}")
+
+
+def test_the_first_signal_is_noted_and_the_second_ends_it() -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted) as caught, Interruption() as interruption:
+        assert interruption.number is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interruption.number == signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGINT)
+    assert caught.value.number == signal.SIGINT
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_signal_within_compiled_code_is_one_too() -> None:
+    """Ray's raises a SystemError then."""
+    error = SystemError("CoreWorker.wait returned a result with an exception set")
+    assert interrupted(error) is None
+    error.__cause__ = Interrupted(signal.SIGTERM)
+    for origin in (error, error.__cause__):
+        found = interrupted(origin, "stopped there")
+        assert found is not None
+        assert (found.number, str(found)) == (signal.SIGTERM, "stopped there")
+        assert str(interrupted(origin)) == "stopped by SIGTERM"
+
+
+def test_a_signal_while_data_are_made_leaves_none(experiment: Experiment, minari_root: Path, ray_session: None) -> None:
+    source = experiment.data.task_agnostic[0].generate
+    assert source is not None
+
+    def interrupt(done: int, wanted: int) -> None:
+        if done == 2:
+            raise Interrupted(signal.SIGTERM)  # as the handler does in the main thread
+
+    name = dataset_id(source, experiment.environment, experiment.seed)
+    with pytest.raises(Interrupted, match=f"{name}: stopped at 2 of 6 episodes; none of them is kept") as caught:
+        generate(source, experiment.environment, experiment.seed, progress=interrupt)
+    assert caught.value.number == signal.SIGTERM
+    assert [path for path in (minari_root / name).parent.iterdir() if path.is_dir()] == []

@@ -36,6 +36,8 @@ class OffPolicyConfig(AlgorithmConfig):
 
     section: ClassVar[type[Section]]
     """The settings of the algorithm."""
+    version: ClassVar[int]
+    """Raised when a change of the code changes what is learned; part of the fingerprint of stage 4."""
     vector_env: ClassVar[str]
     """Name under which `make_vector_env` is registered."""
 

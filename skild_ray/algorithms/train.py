@@ -1,15 +1,12 @@
 """Stage 4 as a run: train until the budget is spent, checkpoint, resume, publish the artifact."""
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 import torch
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from torch import Tensor
@@ -23,7 +20,9 @@ from skild_ray.artifacts import Artifact, publish, work_folder, writable
 from skild_ray.config import Experiment
 from skild_ray.envs.conventions import subtasks_of, try_out
 from skild_ray.errors import ConfigError, SkildError, one_line
+from skild_ray.interruption import Interruption, Stopped
 from skild_ray.progress import TaskProgress
+from skild_ray.resources import Waiting, downstream_requests, with_gpu_learner
 from skild_ray.tracking import Series, Tracking
 
 REPLAY_FILE = "replay.npz"
@@ -45,8 +44,8 @@ def train_downstream(
 ) -> Artifact:
     """Train SkiLD on the artifacts in the run directory, or SAC without any, and publish the policy.
 
-    Goes on from the newest checkpoint of the same fingerprint within `total_env_steps`, if there is one. SIGTERM and
-    Ctrl-C write a checkpoint before they end the run; so does its end, from which a larger budget can go on.
+    Resumes from the newest checkpoint of the same fingerprint within `total_env_steps`, if there is one. SIGTERM and
+    Ctrl-C write a checkpoint before they end the run; so does its end, from which a larger budget resumes.
 
     With `synchronous` a row of metrics is one fragment of each runner, and checkpoints, at which the environments begin
     anew (see `OffPolicy`), come by env steps instead of by the clock, also when the run is interrupted. With one
@@ -60,7 +59,8 @@ def train_downstream(
 
     Raises:
         ArtifactError: an input is missing or does not fit, or the run directory cannot be written.
-        SkildError: the run was interrupted, or its losses are not finite any more.
+        Stopped: SIGTERM or Ctrl-C ended the run.
+        SkildError: its losses are not finite any more.
     """
     stage = stage_name(experiment)
     if not experiment.sac:
@@ -68,10 +68,13 @@ def train_downstream(
     work = work_folder(experiment, stage, fingerprint)
     with writable(work):
         work.mkdir(parents=True, exist_ok=True)
-    config = algorithm_config(experiment)
+    placed = with_gpu_learner(experiment)
+    if placed is not experiment:
+        print(f"{stage}: there is no GPU here, so its learner goes to a node that has one", flush=True)
+    config = algorithm_config(placed)
     subtasks = try_environment(config)
-    say_what_is_missing(experiment)
-    algo = config.build_algo()
+    with Waiting(stage, downstream_requests(experiment)):
+        algo = config.build_algo()
     try:
         runners = experiment.rollout.num_env_runners or "no separate"
         print(f"{stage}: {runners} env runners, on {algo.env_runner_nodes} nodes", flush=True)
@@ -85,9 +88,14 @@ def train_downstream(
         algo.stop()
 
 
+def algorithm_class(experiment: Experiment) -> type[OffPolicyConfig]:
+    """The configuration's class of the algorithm which the experiment trains in stage 4."""
+    return SACConfig if experiment.sac else SkiLDConfig
+
+
 def algorithm_config(experiment: Experiment) -> OffPolicyConfig:
     """That of the algorithm which the experiment trains in stage 4."""
-    return (SACConfig if experiment.sac else SkiLDConfig).from_experiment(experiment)
+    return algorithm_class(experiment).from_experiment(experiment)
 
 
 def publish_policy(
@@ -115,6 +123,7 @@ def publish_policy(
             "seconds": round(rows[-1]["seconds"], 1),
         },
         extra=[replay],
+        version=algorithm_class(experiment).version,
     )
 
 
@@ -141,24 +150,6 @@ def try_environment(config: OffPolicyConfig) -> list[str]:
         env.close()
 
 
-def say_what_is_missing(experiment: Experiment) -> None:
-    """Print which of the resources that stage 4 asks for the cluster lacks: it waits for them, maybe for ever."""
-    resources, rollout, available = experiment.resources, experiment.rollout, ray.cluster_resources()
-    needed = {
-        "CPU": rollout.num_env_runners * rollout.cpus_per_env_runner
-        + resources.num_learners * resources.learner_threads,
-        "GPU": max(1, resources.num_learners) if resources.use_gpu else 0,
-    }
-    needed |= {name: rollout.num_env_runners * amount for name, amount in rollout.env_runner_resources.items()}
-    for kind, count in needed.items():
-        if count > available.get(kind, 0):
-            print(
-                f"waiting for {kind}s: rollout and resources ask for {count:g}, the cluster has "
-                f"{available.get(kind, 0):g}",
-                flush=True,
-            )
-
-
 def module_weights(algo: OffPolicy) -> dict[str, Tensor]:
     """All weights of the learners' RLModule, by name."""
     component = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
@@ -178,7 +169,7 @@ def _train(
     if not rows:
         require_budget(algo, experiment)
     with (
-        _Interruption() as interruption,
+        Interruption() as interruption,
         TaskProgress(stage.replace("_", " "), budget, "env steps", start=algo.counts["env_steps"]) as progress,
     ):
         while not algo.finished:
@@ -188,13 +179,14 @@ def _train(
             series.add(row)
             check_finite(row, experiment)
             progress.update(row["env_steps"], _note(row))
-            if checkpoint_is_due(experiment, before, algo, saved, interruption.requested):
+            if checkpoint_is_due(experiment, before, algo, saved, bool(interruption.number)):
                 save_checkpoint(algo, work, rows, experiment.progress.keep_checkpoints)
                 saved = time.monotonic()
-            if interruption.requested:
+            if interruption.number:
                 where = "the last checkpoint" if experiment.downstream.synchronous else "there"
-                raise SkildError(
-                    f"{stage}: stopped at {algo.counts['env_steps']} env steps; the same command goes on from {where}"
+                raise Stopped(
+                    f"{stage}: stopped at {algo.counts['env_steps']} env steps; the same command resumes from {where}",
+                    interruption.number,
                 )
     return rows
 
@@ -279,27 +271,3 @@ def check_finite(row: Row, experiment: Experiment) -> None:
             raise SkildError(
                 f"{name} is not finite at {row['env_steps']:.0f} env steps; {remedy}; checkpoints before it stay usable"
             )
-
-
-class _Interruption:
-    """Notes SIGTERM and Ctrl-C, so that the loop can end between two iterations; a second one ends it at once."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> "_Interruption":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: object) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-        print("stopping after this iteration", flush=True)

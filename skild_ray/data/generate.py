@@ -15,6 +15,9 @@ from skild_ray.data.episode import Episode
 from skild_ray.data.minari_store import EXECUTED_KEY, MinariWriter, dataset_exists, read_metadata
 from skild_ray.data.orders import Order, describe_orders
 from skild_ray.errors import DataError, SkildError, one_line
+from skild_ray.interruption import Interrupted, interrupted
+from skild_ray.resources import Request as ResourceRequest
+from skild_ray.resources import Waiting
 
 ProgressCallback = Callable[[int, int], None]
 
@@ -80,8 +83,12 @@ def generate(
         "skild_ray": provenance,
     }
     connect()
+    done = 0
     try:
-        with MinariWriter(name, env.observation_space, env.action_space, metadata, env.spec) as writer:
+        with (
+            MinariWriter(name, env.observation_space, env.action_space, metadata, env.spec) as writer,
+            Waiting(name, [ResourceRequest("experts", "resources.data_workers", 1, {"CPU": 1.0})], started=True),
+        ):
             batch: list[Episode] = []
             orders: list[Order] = []
             dropped: list[Failure] = []
@@ -102,6 +109,9 @@ def generate(
                     "skild_ray": provenance | {"spent": asdict(spent)},
                 }
             )
+    except (Interrupted, SystemError) as error:
+        stopped = f"{name}: stopped at {done} of {request.episodes} episodes; none of them is kept"
+        raise interrupted(error, stopped) or error from None
     finally:
         env.close()
     return name

@@ -1,7 +1,7 @@
 """The trajectories of an experiment, made where they are missing, and the data sets of a world."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from skild_ray.config import Experiment, Generate, Source
@@ -18,7 +18,11 @@ Kind = Literal["task_agnostic", "demonstrations"]
 
 
 def load_sources(
-    sources: Sequence[Source], experiment: Experiment, kind: Kind, workers: int | None = None
+    sources: Sequence[Source],
+    experiment: Experiment,
+    kind: Kind,
+    workers: int | None = None,
+    before_generating: Callable[[], None] = lambda: None,
 ) -> list[Trajectories]:
     """Load the sources in order, generating what does not exist yet.
 
@@ -27,6 +31,7 @@ def load_sources(
         experiment: gives environment and seed.
         kind: which of the two lists of `experiment.data` the sources are, for progress and messages.
         workers: see `generate`.
+        before_generating: called before a data set is made, which may take long.
 
     Raises:
         SkildError: see `generate` and `load_dataset`; the message names the key of the source.
@@ -38,7 +43,7 @@ def load_sources(
         for index, source in enumerate(sources):
             key = f"data.{kind}[{index}]"
             try:
-                name = source.dataset or _generated(source, experiment, key, workers)
+                name = source.dataset or _generated(source, experiment, key, workers, before_generating)
                 loaded.append(load_dataset(name, env, source.max_episodes, source.select))
             except DataError as error:
                 raise DataError(f"{key}: {error}") from error
@@ -102,9 +107,17 @@ def generate_named(
     return _generate(wanted, world, workers, name, title=name)
 
 
-def _generated(source: Source, experiment: Experiment, key: str, workers: int | None) -> str:
+def _generated(
+    source: Source,
+    experiment: Experiment,
+    key: str,
+    workers: int | None,
+    before_generating: Callable[[], None] = lambda: None,
+) -> str:
     assert source.generate is not None
     name = dataset_id(source.generate, experiment.environment, experiment.seed)
+    if not dataset_exists(name):
+        before_generating()
     return _generate(source.generate, experiment, workers, name, title=key)
 
 

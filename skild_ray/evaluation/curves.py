@@ -101,7 +101,11 @@ def read_metrics(path: Path) -> Metrics:
 
 
 def offline_curves(stage: str, metrics: Metrics) -> Markup:
-    """Training against held-out values of every loss of stages 1 to 3 over iterations; the kept weights are marked."""
+    """Training against held-out values of every loss of stages 1 to 3 over iterations; the kept weights are marked.
+
+    A loss that picked the best of its part of the model is marked by its value with all that is kept, since when it has
+    had that one.
+    """
     names = [name.removeprefix("val_") for name in metrics if name.startswith("val_")]
     if {"action_mse", "reconstruction"} <= set(names):  # the latter is half the former, plus a constant
         names.remove("reconstruction")
@@ -112,6 +116,8 @@ def offline_curves(stage: str, metrics: Metrics) -> Markup:
         title, unit = LOSS_TITLES.get(name, (name.replace("_", " "), ""))
         lines = [("training", metrics.get(f"train_{name}", unknown)), ("held out", metrics[f"val_{name}"])]
         kept = (steps[kept_rows[-1]], metrics[f"val_{name}"][kept_rows[-1]]) if len(kept_rows) else None
+        if (of_kept := metrics.get(f"kept_{name}")) is not None:
+            kept = steps[np.flatnonzero(np.diff(of_kept, prepend=np.inf))[-1]], of_kept[-1]
         figures.append(_panel(f"{stage}-{name}", title, unit, "iterations", steps, lines, kept=kept))
     return panels(figures)
 

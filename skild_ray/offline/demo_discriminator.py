@@ -1,7 +1,7 @@
 """Stage 3: demonstration discriminator D(s), demonstration states against task-agnostic states (section 4.2)."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -33,7 +33,8 @@ class DemoDiscriminatorProblem:
     demonstration bit for bit.
     """
 
-    criterion = "total"
+    version: ClassVar[int] = 1
+    criteria: ClassVar[Mapping[str, str]] = {"": "total"}
 
     def __init__(self, inputs: Inputs, seed: int) -> None:
         experiment = inputs.experiment

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -52,8 +52,15 @@ class Problem(Protocol):
 
     module: nn.Module
     settings: Training
-    criterion: str
-    """Which of the losses on held-out episodes picks the best weights."""
+    version: ClassVar[int]
+    """Raised when a change of the code changes what the stage makes; part of its fingerprint."""
+    criteria: ClassVar[Mapping[str, str]]
+    """Which of the losses on held-out episodes picks the best weights of each part of the module.
+
+    A part is all weights whose names begin with its prefix and with no longer one. Parts are judged in this order, each
+    beside those kept of the parts before it, so its loss must not depend on parts after it. The first one's is the
+    stage's own.
+    """
 
     def batch(self) -> Batch:
         """The next training batch."""

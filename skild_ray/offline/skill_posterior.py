@@ -1,7 +1,7 @@
 """Stage 2: skill posterior q(z|s) on the demonstrations, encoder and decoder frozen (section 4.2)."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,8 @@ class SkillPosteriorProblem:
     ones. Rollouts follow the latter, so it picks the weights.
     """
 
-    criterion = "action_mse"
+    version: ClassVar[int] = 1
+    criteria: ClassVar[Mapping[str, str]] = {"": "action_mse"}
 
     def __init__(self, inputs: Inputs, seed: int) -> None:
         experiment = inputs.experiment

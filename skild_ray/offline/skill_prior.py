@@ -1,7 +1,7 @@
 """Stage 1: skill encoder, decoder and prior on windows of the task-agnostic trajectories (section 4.1)."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -16,11 +16,13 @@ from skild_ray.offline.problem import Batch, Inputs, chunks
 class SkillPriorProblem:
     """Minimise the loss of `SkillModel` over weighted task-agnostic windows.
 
-    The decoder's held-out action error picks the weights: the prior's likelihood, much the largest part of the loss,
-    hides it in its noise or, on a small data set, overfits long before.
+    Encoder and decoder are kept at their lowest held-out action error: the prior's likelihood, much the largest part of
+    the loss, hides it in its noise. The prior overfits earlier, on a small data set long before. It is kept at its
+    lowest held-out -log p(z | s_0), with z of the encoder that is kept: it models that one's skills.
     """
 
-    criterion = "action_mse"
+    version: ClassVar[int] = 1
+    criteria: ClassVar[Mapping[str, str]] = {"": "action_mse", "prior.": "prior"}
 
     def __init__(self, inputs: Inputs, seed: int) -> None:
         experiment = inputs.experiment

@@ -22,6 +22,9 @@ from ray.tune.search import BasicVariantGenerator
 from skild_ray.artifacts import writable
 from skild_ray.cluster import connect
 from skild_ray.errors import ConfigError
+from skild_ray.interruption import Interrupted, interrupted
+from skild_ray.lock import locked
+from skild_ray.resources import Request, Waiting, check, downstream_requests
 from skild_ray.tune.offline import OfflineRuns
 from skild_ray.tune.proposals import Proposals
 from skild_ray.tune.results import Outcome, outcomes, reason, short
@@ -42,19 +45,35 @@ def run_sweep(sweep: Sweep, resume: bool = False) -> list[Outcome]:
 
     Args:
         sweep: what to try.
-        resume: go on with a sweep that was stopped or killed; its finished trials stay, failed ones are tried again.
+        resume: resume a sweep that was stopped or killed; its finished trials stay, failed ones are tried again.
 
     Raises:
         ConfigError: it exists and is not to be resumed, or the reverse, or it is another one.
+        SkildError: another process works on it, or this machine cannot hold one trial.
+        Interrupted: SIGTERM or Ctrl-C ended it.
     """
+    with locked(sweep.folder):
+        try:
+            return _run_sweep(sweep, resume)
+        except (Interrupted, SystemError) as error:
+            message = f"{sweep.folder}: stopped; the same command with --resume resumes it"
+            raise interrupted(error, message) or error from None
+
+
+def _run_sweep(sweep: Sweep, resume: bool) -> list[Outcome]:
     config = _tune_config(sweep)
     _claim(sweep, resume)
     # Trials find their files by the same paths as this process, and a metric may come with the last report only.
     os.environ |= {"RAY_CHDIR_TO_TRIAL_DIR": "0", "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1"}
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one ignores that it is not wanted
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # it would end a stopped sweep as if it were finished
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")  # what a kill can make it forget
     connect()
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # `Lines` says it in one
+    requests = [Request("trials", "concurrent", 1, {"CPU": 1.0})]
+    if not sweep.offline_stage:
+        requests += downstream_requests(sweep.base)
+    check("a trial", requests)
     if sweep.scheduler.pbt:
         OfflineRuns(sweep.folder, sweep.offline_stages).require(sweep.base).result()
     trainable = tune.with_resources(tune.with_parameters(Trial, sweep=sweep), functools.partial(trial_resources, sweep))
@@ -65,7 +84,8 @@ def run_sweep(sweep: Sweep, resume: bool = False) -> list[Outcome]:
         tuner = tune.Tuner(
             trainable, param_space=_param_space(sweep), tune_config=config, run_config=_run_config(sweep)
         )
-    return outcomes(sweep, tuner.fit())
+    with Waiting("a trial", requests, started=True):
+        return outcomes(sweep, tuner.fit())
 
 
 def _claim(sweep: Sweep, resume: bool) -> None:
@@ -74,7 +94,7 @@ def _claim(sweep: Sweep, resume: bool) -> None:
     content = sweep.model_dump(mode="json") | {"experiment": sweep.base.model_dump(mode="json")}
     if not resume:
         if path.exists():
-            raise ConfigError(f"{sweep.folder}: holds a sweep; go on with it by --resume, or --set name=ANOTHER")
+            raise ConfigError(f"{sweep.folder}: holds a sweep; resume it with --resume, or --set name=ANOTHER")
         with writable(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(yaml.safe_dump(content, sort_keys=False))

@@ -16,11 +16,12 @@ from pretrained import publish_pretrained, tiny_experiment
 
 from skild_ray import storage
 from skild_ray.algorithms.skild import SkiLDTorchRLModule
-from skild_ray.algorithms.train import completion_rates, say_what_is_missing, train_downstream
+from skild_ray.algorithms.train import completion_rates, train_downstream
 from skild_ray.artifacts import Artifact, open_artifact
 from skild_ray.config import Experiment
 from skild_ray.errors import ArtifactError, SkildError
 from skild_ray.evaluation.policy import load_agent
+from skild_ray.interruption import Stopped
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -58,11 +59,12 @@ def _interrupt(experiment: Experiment, fingerprint: str, checkpoints: int) -> li
     thread = threading.Thread(target=interrupt)
     thread.start()
     try:
-        with pytest.raises(SkildError, match=r"stopped at \d+ env steps"):
+        with pytest.raises(Stopped, match=r"stopped at \d+ env steps") as caught:
             train_downstream(experiment, fingerprint)
     finally:
         finished.set()
         thread.join()
+    assert caught.value.exit_code == 128 + signal.SIGTERM
     return sorted(work.glob("checkpoint_*"))
 
 
@@ -207,13 +209,6 @@ def test_a_larger_budget_goes_on_and_a_smaller_one_does_not(
     again = train_downstream(short, "f")
     assert "resumed" not in capsys.readouterr().out
     assert again.facts["env_steps"] <= 800
-
-
-def test_what_the_cluster_lacks_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rollout = {"num_env_runners": 2, "cpus_per_env_runner": 0.5, "env_runner_resources": {"simulator": 1}}
-    say_what_is_missing(tiny_experiment(tmp_path, rollout=rollout))
-    (said,) = capsys.readouterr().out.splitlines()
-    assert said.startswith("waiting for simulators: rollout and resources ask for 2, the cluster has 0")
 
 
 def test_an_environment_that_never_works_is_one_line(make_run: Callable[..., Experiment]) -> None:

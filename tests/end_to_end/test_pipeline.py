@@ -16,9 +16,11 @@ import yaml
 from small_maze import EXPERIMENT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from skild_ray.algorithms.skild import SkiLDConfig
 from skild_ray.artifacts import open_artifact
 from skild_ray.config import load_experiment
 from skild_ray.errors import ArtifactError
+from skild_ray.offline.skill_posterior import SkillPosteriorProblem
 from skild_ray.pipeline import Run
 
 STAGES = ["skill_prior", "skill_posterior", "demo_discriminator", "demo_rl"]
@@ -166,9 +168,9 @@ def test_weights_and_biases_got_everything(folder: Path) -> None:
     assert evaluation["evaluation"]["success_rate"] == results["success_rate"]
 
 
-def _messages(folder: Path, *overrides: str) -> list[str]:
+def _messages(folder: Path, *overrides: str, force: bool = False) -> list[str]:
     messages: list[str] = []
-    Run(load_experiment(folder / "small.yaml", overrides), messages.append).train_all()
+    Run(load_experiment(folder / "small.yaml", overrides), messages.append, force=force).train_all()
     return messages
 
 
@@ -176,11 +178,14 @@ def test_second_run_reuses_everything(folder: Path) -> None:
     assert [message.split(",")[0] for message in _messages(folder)] == [f"{stage}: up to date" for stage in STAGES]
 
 
-def test_where_and_how_fast_it_runs_does_not_matter(folder: Path) -> None:
+def test_where_and_how_fast_it_runs_is_said_and_retrains_nothing(folder: Path) -> None:
     messages = _messages(
         folder, "rollout.num_env_runners=0", "resources.train_workers=2", "progress.keep_checkpoints=5"
     )
     assert len(messages) == len(STAGES)
+    for message in messages[:3]:
+        assert message.endswith("; it was made with resources.train_workers 1, not 2")
+    assert messages[3].endswith("; it was made with rollout.num_env_runners 1, not 0")
 
 
 def test_a_larger_budget_trains_on(folder: Path, ray_session: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,19 +201,46 @@ def test_a_stage_refuses_inputs_made_with_other_settings(folder: Path) -> None:
             Run(load_experiment(folder / "small.yaml", [override])).train("demo_rl")
 
 
-def test_what_changed_or_was_damaged_is_made_anew(folder: Path, ray_session: None) -> None:
+def test_what_another_version_of_the_code_made_is_not_reused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(load_experiment(folder / "small.yaml"))
+    before = {stage: run.fingerprint(stage) for stage in STAGES}
+    assert before == {stage: open_artifact(folder / "runs" / "small", stage).fingerprint for stage in STAGES}
+    monkeypatch.setattr(SkiLDConfig, "version", SkiLDConfig.version + 1)
+    assert [stage for stage in STAGES if run.fingerprint(stage) != before[stage]] == ["demo_rl"]
+    monkeypatch.setattr(SkillPosteriorProblem, "version", SkillPosteriorProblem.version + 1)
+    assert [stage for stage in STAGES[:3] if run.fingerprint(stage) != before[stage]] == ["skill_posterior"]
+    with pytest.raises(ArtifactError, match="skill_posterior: was made by version 1 of this stage, this is 2"):
+        run.train("demo_rl")
+
+
+@pytest.mark.parametrize(
+    ("override", "stage", "key"),
+    [
+        ("skill_prior.kl_weight=0.5", "skill_prior", "skill_prior.kl_weight"),
+        ("algorithm.alpha=0.25", "demo_rl", "algorithm.alpha"),
+        ("algorithm.total_env_steps=1500", "demo_rl", "algorithm.total_env_steps"),
+    ],
+)
+def test_what_is_finished_is_not_lost(folder: Path, ray_session: None, override: str, stage: str, key: str) -> None:
+    before = [open_artifact(folder / "runs" / "small", name).record for name in STAGES]
+    with pytest.raises(ArtifactError, match=f"{stage} was made with {key} .*--force"):
+        _messages(folder, override)
+    assert [open_artifact(folder / "runs" / "small", name).record for name in STAGES] == before
+
+
+def test_what_changed_or_was_damaged_is_made_again(folder: Path, ray_session: None) -> None:
     run = folder / "runs" / "small"
     old = {stage: open_artifact(run, stage) for stage in STAGES}
     model = run / "demo_discriminator" / "model.safetensors"
     model.write_bytes(model.read_bytes()[:100])
     overrides = ["skill_prior.kl_weight=0.5", "skill_prior.iterations=60", "algorithm.total_env_steps=1500"]
-    messages = _messages(folder, *overrides, "rollout.num_env_runners=0")
+    messages = _messages(folder, *overrides, "rollout.num_env_runners=0", force=True)
     new = {stage: open_artifact(run, stage) for stage in STAGES}
     assert [stage for stage in STAGES if new[stage].model_hash != old[stage].model_hash] == [
         "skill_prior",
         "skill_posterior",
         "demo_rl",
-    ], "the discriminator, made anew with the same seed and data, is the same"
+    ], "the discriminator, made again with the same seed and data, is the same"
     assert new["demo_discriminator"].fingerprint == old["demo_discriminator"].fingerprint
     assert any(str(model) in message and "truncated" in message for message in messages)
     assert new["skill_posterior"].record["inputs"] == {"skill_prior": new["skill_prior"].model_hash}

@@ -18,6 +18,7 @@ from skild_ray.offline.demo_discriminator import DemoDiscriminatorProblem
 from skild_ray.offline.problem import Inputs, Problem, worker_seed
 from skild_ray.offline.skill_posterior import SkillPosteriorProblem
 from skild_ray.offline.skill_prior import SkillPriorProblem
+from skild_ray.offline.training_run import TrainingRun
 
 MakeTrajectories = Callable[..., Trajectories]
 RATE = 1e-2
@@ -201,6 +202,36 @@ def test_muon_steps_the_hidden_matrices_of_encoder_and_decoder(make_trajectories
     every = [*rest, *hidden]
     assert len(every) == len(set(map(id, every))) == len(list(problem.module.parameters()))
     _check_that_it_learns(problem)
+
+
+def test_the_prior_is_kept_at_its_best_under_the_encoder_that_is_kept(make_trajectories: MakeTrajectories) -> None:
+    """The prior grows too certain while the decoder still improves: as an overfitting one does."""
+    settings = {"learning_rate": RATE, "iterations": 400, "validation_interval": 20, "warmup_iterations": 0}
+    inputs = _inputs([make_trajectories(12)], [make_trajectories(4)], skill_prior=settings)
+    torch.manual_seed(0)
+    problem = SkillPriorProblem(inputs, seed=0)
+    run = TrainingRun(problem, torch.device("cpu"), workers=1)
+    for _ in range(3):
+        run.advance()
+    earlier = dict(run.best_weights)
+    last = problem.module.prior.net[-1].bias
+    with torch.no_grad():
+        last[last.numel() // 2 :] -= 4.0
+    problem.module.prior.requires_grad_(False)
+    row = run.advance()
+    while row is not None and not row["kept"]:
+        row = run.advance()
+    assert row is not None and row["kept_action_mse"] == row["val_action_mse"], "the decoder improves"
+    assert row["kept_prior"] < row["val_prior"]
+
+    kept = type(problem.module)(2, 2, inputs.experiment.skill).eval()
+    kept.load_state_dict(run.best_weights)
+    assert torch.equal(kept.encoder.head.weight, problem.module.encoder.head.weight)
+    assert not torch.equal(kept.encoder.head.weight, earlier["encoder.head.weight"])
+    assert all(torch.equal(value, earlier[f"prior.{name}"]) for name, value in kept.prior.state_dict().items())
+    (held_out,) = problem.validation()
+    torch.manual_seed(0)
+    assert problem.losses(kept, held_out).prior.item() == pytest.approx(row["kept_prior"], abs=1e-4)
 
 
 def _check_that_it_learns(problem: Problem) -> None:

@@ -1,6 +1,8 @@
 """The offline stages as Ray Train jobs."""
 
+import contextlib
 import csv
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -17,6 +19,8 @@ from skild_ray.artifacts import Artifact
 from skild_ray.config import Experiment
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.errors import SkildError
+from skild_ray.interruption import Stopped
+from skild_ray.offline.job import Channel
 from skild_ray.offline.loop import train_stage
 
 MakeTrajectories = Callable[..., Trajectories]
@@ -108,6 +112,7 @@ def test_kept_weights_have_the_best_criterion(stages: Stages) -> None:
         last_kept = [row for row in rows if float(row["kept"])][-1]
         assert float(last_kept[f"val_{criterion}"]) == min(float(row[f"val_{criterion}"]) for row in rows)
         assert stages[stage].facts["best_validation_loss"] == pytest.approx(float(last_kept[f"val_{criterion}"]))
+        assert float(rows[-1][f"kept_{criterion}"]) == pytest.approx(float(last_kept[f"val_{criterion}"]))
 
 
 def test_learning_rate_warms_up_and_falls(stages: Stages) -> None:
@@ -145,15 +150,14 @@ def test_nothing_is_left_behind(experiment: Experiment, stages: Stages) -> None:
     assert list((experiment.run_dir / ".work").iterdir()) == []
 
 
-def _train_worker() -> psutil.Process | None:
-    """A Ray Train worker among the processes that this one has started."""
+def _processes(name: str) -> list[psutil.Process]:
+    """Ray's processes of this name among those that this one has started."""
+    found = []
     for process in psutil.Process().children(recursive=True):
-        try:
-            if "RayTrainWorker" in " ".join(process.cmdline()):
-                return process
-        except psutil.NoSuchProcess:
-            continue
-    return None
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if name in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def _checkpoints(work: Path) -> list[Path]:
@@ -169,10 +173,10 @@ def test_killed_worker_costs_nothing_but_time(
 
     def kill() -> None:
         while not finished.wait(0.02):
-            worker = _train_worker()
-            if worker and _checkpoints(work):
-                worker.send_signal(signal.SIGKILL)
-                killed.append(worker.pid)
+            workers = _processes("RayTrainWorker")
+            if workers and _checkpoints(work):
+                workers[0].send_signal(signal.SIGKILL)
+                killed.append(workers[0].pid)
                 return
 
     thread = threading.Thread(target=kill)
@@ -190,6 +194,23 @@ def test_killed_worker_costs_nothing_but_time(
     assert said.startswith("skill prior: ")
 
 
+def test_what_is_said_survives_the_process_that_carries_it() -> None:
+    """A machine that is short of memory may kill it, and training goes on."""
+    channel = Channel.here()
+    channel.say({"iteration": 1.0})
+    assert channel.events() == [{"iteration": 1.0}]
+    assert channel.events() == []
+    (carrier,) = _processes("_Mailbox")
+    carrier.kill()
+    carrier.wait()
+    channel.say("again")
+    assert channel.events() == ["again"]
+    assert not channel.stop_is_wanted()
+    channel.stop()
+    assert channel.stop_is_wanted()
+    channel.close()
+
+
 def test_two_workers(
     tmp_path: Path, task_agnostic: Trajectories, demonstrations: Trajectories, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,7 +219,7 @@ def test_two_workers(
     Their checkpoints go to a URI.
     """
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    settings = {"iterations": 2_000, "validation_interval": 5, "checkpoint_interval_s": 0.05, "patience": 5}
+    settings = {"iterations": 400, "validation_interval": 5, "checkpoint_interval_s": 0.05, "patience": 5}
     resources = {"train_workers": 2, "cpus_per_train_worker": 1}
     experiment = _experiment(f"file://{tmp_path}/there", skill_prior=settings, resources=resources)
     artifact = train_stage(experiment, "skill_prior", [task_agnostic], [demonstrations], [], "f")
@@ -210,14 +231,59 @@ def test_two_workers(
     assert list((stored / ".work").iterdir()) == []
 
 
-def test_failing_training_is_one_line(
-    tmp_path: Path, task_agnostic: Trajectories, demonstrations: Trajectories, monkeypatch: pytest.MonkeyPatch
+def test_a_signal_stops_it_with_a_checkpoint(
+    tmp_path: Path, task_agnostic: Trajectories, demonstrations: Trajectories, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("skild_ray.offline.loop.MAX_WORKER_FAILURES", 0)
-    experiment = _experiment(tmp_path, skill_prior={"iterations": 50, "learning_rate": 1e30, "validation_interval": 10})
+    """Both workers stop at the same iteration; the same call resumes from it."""
+    settings = {"iterations": 1_000, "validation_interval": 100}
+    resources = {"train_workers": 2, "cpus_per_train_worker": 1}
+    experiment = _experiment(tmp_path, skill_prior=settings, resources=resources)
+    work, finished = experiment.run_dir / ".work" / "skill_prior-f", threading.Event()
+
+    def interrupt() -> None:
+        while not finished.wait(0.02):
+            if (work / "metrics.jsonl").exists():
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    handler = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(Stopped, match="the same command resumes from there") as caught:
+            train_stage(experiment, "skill_prior", [task_agnostic], [demonstrations], [], "f")
+    finally:
+        finished.set()
+        thread.join()
+    assert caught.value.exit_code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert "took" not in capsys.readouterr().out
+    states = [torch.load(path, weights_only=True) for path in _checkpoints(experiment.run_dir / ".work")]
+    (stopped_at,) = (state["iteration"] for state in states)
+    assert f"skill_prior: stopped at {stopped_at} iterations;" in str(caught.value)
+    assert 100 <= stopped_at < 1_000
+
+    artifact = train_stage(experiment, "skill_prior", [task_agnostic], [demonstrations], [], "f")
+    assert _iterations(artifact) == list(range(100, 1_001, 100))
+    assert float(_rows(artifact)[0]["train_total"]) == states[0]["rows"][0]["train_total"]
+    assert artifact.facts["worker_restarts"] == 0
+
+
+def test_a_loss_that_is_not_finite_is_one_line_at_once(
+    tmp_path: Path,
+    task_agnostic: Trajectories,
+    demonstrations: Trajectories,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    experiment = _experiment(
+        tmp_path,
+        skill_prior={"iterations": 50, "learning_rate": 1e30, "validation_interval": 10},
+        resources={"train_workers": 2, "cpus_per_train_worker": 1},
+    )
     with pytest.raises(SkildError) as caught:
         train_stage(experiment, "skill_prior", [task_agnostic], [demonstrations], [], "f")
     message = str(caught.value)
     assert "\n" not in message
     assert "not finite" in message
     assert "learning_rate" in message
+    assert "lost or failed" not in capsys.readouterr().out, "it would come again"

@@ -125,7 +125,7 @@ def test_a_killed_sweep_goes_on(folder: Path, ray_session: None, capsys: pytest.
     assert output.count("skill_prior: done") == 1
     before = _results(sweep)
 
-    with pytest.raises(ConfigError, match="holds a sweep; go on with it by --resume"):
+    with pytest.raises(ConfigError, match="holds a sweep; resume it with --resume"):
         run_sweep(sweep)
     with pytest.raises(ConfigError, match="was begun with another 'search_seed'"):
         run_sweep(load_sweep(path, ["search_seed=1"]), resume=True)

@@ -48,6 +48,7 @@ class SACConfig(OffPolicyConfig):
     """
 
     section = Settings
+    version = 1
     vector_env = ACTION_ENV
     make_vector_env = staticmethod(make_action_env)
 

@@ -67,6 +67,7 @@ class SkiLDConfig(OffPolicyConfig):
     """
 
     section = Algorithm
+    version = 1
     vector_env = SKILL_ENV
     make_vector_env = staticmethod(make_skill_env)
 

@@ -1,0 +1,207 @@
+"""A Ray Train job as its driver sees it: what workers say is shown and logged, and a signal stops them."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import ray
+from ray.exceptions import RayError
+from ray.train import Checkpoint, Result
+from ray.train.torch import TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from skild_ray.errors import SkildError, last_line
+from skild_ray.interruption import Interrupted, Interruption, Stopped
+from skild_ray.offline.training_run import Row
+from skild_ray.progress import TaskProgress
+from skild_ray.resources import Request, Waiting
+from skild_ray.tracking import Series
+
+MAX_WORKER_FAILURES = 3
+POLL_S = 0.3
+
+Event = list[Row] | Row | str
+"""The rows up to the checkpoint whenever workers have started; then each new row; the reason of a failure."""
+
+
+class Channel:
+    """From rank 0 to the driver what happens, the other way the wish to stop. Lives on the driver's node."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    @classmethod
+    def here(cls) -> "Channel":
+        """A new one."""
+        node = ray.get_runtime_context().get_node_id()
+        options = {
+            "num_cpus": 0,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
+            # A machine short of memory may kill it: what it held is a few lines of a log, not the training.
+            "max_restarts": -1,
+            "max_task_retries": -1,
+        }
+        return cls(ray.remote(_Mailbox).options(**options).remote())
+
+    def say(self, event: Event) -> None:
+        ray.get(self._actor.put.remote(event))
+
+    def events(self) -> list[Event]:
+        """What was said since the last call.
+
+        Raises:
+            SkildError: Ray has lost the way there, mostly with the head of the cluster.
+        """
+        try:
+            events: list[Event] = ray.get(self._actor.take.remote())
+        except RayError as error:
+            raise SkildError(
+                f"the Train workers are out of reach: {last_line(error)}; the same command resumes"
+            ) from error
+        return events
+
+    def stop(self) -> None:
+        """Ask the workers to write a checkpoint and end."""
+        ray.get(self._actor.stop.remote())
+
+    def stop_is_wanted(self) -> bool:
+        return bool(ray.get(self._actor.stop_is_wanted.remote()))
+
+    def close(self) -> None:
+        ray.kill(self._actor)
+
+
+class _Mailbox:
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._stop = False
+
+    def put(self, event: Event) -> None:
+        self._events.append(event)
+
+    def take(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+    def stop(self) -> None:
+        self._stop = True
+
+    def stop_is_wanted(self) -> bool:
+        return self._stop
+
+
+class Outcome(NamedTuple):
+    """What a finished job left behind."""
+
+    checkpoint: Checkpoint
+    restarts: int
+    """How often workers were lost or failed."""
+
+
+def run_job(
+    trainer: TorchTrainer,
+    channel: Channel,
+    stage: str,
+    iterations: int,
+    requests: Sequence[Request],
+    series: Series,
+) -> Outcome:
+    """Run a job to its end.
+
+    `fit` runs in a thread: in the main one it would take over Ctrl-C.
+
+    Raises:
+        Stopped: SIGTERM or Ctrl-C ended it, with a checkpoint.
+        SkildError: training failed; one line with the reason.
+        Interrupted: a second signal came, or the first one before any worker had started.
+    """
+    fit, name = _Fit(trainer), stage.replace("_", " ")
+    follower = _Follower(stage, series)
+    with (
+        Interruption() as interruption,
+        Waiting(name, requests) as waiting,
+        TaskProgress(name, iterations, "iterations") as progress,
+    ):
+        fit.start()
+        while fit.is_alive():
+            fit.join(POLL_S)
+            follower.follow(channel.events(), progress)
+            waiting.started = bool(follower.starts)
+            if interruption.number:
+                channel.stop()
+                if not follower.starts:
+                    raise Interrupted(interruption.number, f"{stage}: stopped before its workers had started")
+        follower.follow(channel.events(), progress)
+        try:
+            result = fit.result()
+        except Exception as error:
+            raise SkildError(f"{stage}: training failed: {last_line(error)}") from error
+        channel.close()
+        if follower.failure:
+            raise SkildError(f"{stage}: training failed: {follower.failure}")
+        assert result.checkpoint is not None and result.metrics is not None
+        if interruption.number and not result.metrics["finished"]:
+            raise Stopped(
+                f"{stage}: stopped at {result.metrics['iteration']} iterations; the same command resumes from there",
+                interruption.number,
+            )
+    return Outcome(result.checkpoint, len(follower.starts) - 1)
+
+
+class _Fit(threading.Thread):
+    """`trainer.fit()` in a thread of its own."""
+
+    def __init__(self, trainer: TorchTrainer) -> None:
+        super().__init__(daemon=True)
+        self._trainer = trainer
+        self._result: Result | None = None
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._result = self._trainer.fit()
+        except BaseException as error:  # SystemExit, too, where Ray is shut down meanwhile
+            self._error = error
+
+    def result(self) -> Result:
+        """What `fit` returned or raised."""
+        self.join()
+        if self._error:
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+
+class _Follower:
+    """Shows and logs events.
+
+    Attributes:
+        starts: the iteration at which workers have started, each time.
+        failure: why training cannot continue, if it cannot.
+    """
+
+    def __init__(self, stage: str, series: Series) -> None:
+        self.starts: list[int] = []
+        self.failure: str | None = None
+        self._name, self._series = stage.replace("_", " "), series
+
+    def follow(self, events: Sequence[Event], progress: TaskProgress) -> None:
+        for event in events:
+            if isinstance(event, str):
+                self.failure = event
+            elif isinstance(event, list):
+                self._started(event)
+            else:
+                self._series.add(event)
+                note = f"loss {event['train_total']:.4f}, held out {event['val_total']:.4f}"
+                progress.update(event["iteration"], note)
+
+    def _started(self, rows: list[Row]) -> None:
+        self._series.restart(rows)
+        self.starts.append(int(rows[-1]["iteration"]) if rows else 0)
+        if len(self.starts) > 1:
+            print(
+                f"{self._name}: a Train worker was lost or failed; all resume from iteration {self.starts[-1]} "
+                f"({len(self.starts) - 1} of at most {MAX_WORKER_FAILURES} times)",
+                flush=True,
+            )
