@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from skild_ray.errors import DataError, one_line
 
 MAX_LISTED = 10
+NEGLIGIBLE = 50_000_000
+"""Bytes for which nobody asks whether they are free: that takes longer than to read a short episode."""
 CGROUPS = (
     # A container's limit, its statistics, and what they call memory that cannot be reclaimed: versions 2 and 1.
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.stat", "anon"),
@@ -54,9 +56,8 @@ def require_equal_rows(rows: int, of: str, name: str, count: int, spare: int = 0
 
 
 def require_memory(needed: int) -> None:
-    """Raise DataError if so many bytes are not free."""
-    free = free_memory()
-    if needed > free:
+    """Raise DataError if that many bytes are not free."""
+    if needed > NEGLIGIBLE and needed > (free := free_memory()):
         raise DataError(
             f"needs {_size(needed)} of memory to be read, and {_size(free)} are free: use fewer of its episodes "
             "(max_episodes), or a machine with more memory"
@@ -105,6 +106,7 @@ def read_vectors(group: h5py.Group, name: str) -> NDArray:
     """All of `vectors`, in half the time of `vectors(...)[()]`, which thousands of episodes feel."""
     array = _array(group, name)
     require_vectors(_label(group, name), array.shape, array.dtype)
+    require_room([array])
     values = np.empty(array.shape, array.dtype)
     array.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
     return values
@@ -154,11 +156,11 @@ def read_column(group: h5py.Group, name: str, rows: int | None = None) -> NDArra
     return values.reshape(-1)
 
 
-def require_room(arrays: Iterable[h5py.Dataset], rows: int | None = None) -> None:
-    """Raise DataError if there is no memory for so many rows of arrays, as they are stored and once more as float32."""
+def require_room(arrays: Iterable[h5py.Dataset | h5py.h5d.DatasetID], rows: int | None = None) -> None:
+    """Raise DataError if arrays, or that many rows of them, do not fit into memory as stored and again as float32."""
     require_memory(
         sum(
-            math.prod((len(array) if rows is None else rows, *array.shape[1:])) * (array.dtype.itemsize + 4)
+            math.prod((array.shape[0] if rows is None else rows, *array.shape[1:])) * (array.dtype.itemsize + 4)
             for array in arrays
         )
     )

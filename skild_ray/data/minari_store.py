@@ -245,7 +245,7 @@ def _require_columns(path: Path, indices: Sequence[int]) -> None:
     with h5py.File(path, "r") as file:
         for index in indices:
             for name in ("rewards", "terminations"):
-                arrays.column(file, f"episode_{index}/{name}")
+                arrays.require_room([arrays.column(file, f"episode_{index}/{name}")])
 
 
 def _column(episode: EpisodeData, name: str) -> np.ndarray:

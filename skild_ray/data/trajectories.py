@@ -125,6 +125,15 @@ class Trajectories:
         lengths = self.lengths[np.asarray(indices)]
         return Trajectories(self.observations[rows], self.actions[rows], np.cumsum(lengths, dtype=np.int64))
 
+    def at_least(self, horizon: int) -> "Trajectories":
+        """The episodes of `horizon` or more transitions, those that have a window.
+
+        Raises:
+            DataError: if there are none.
+        """
+        long = np.flatnonzero(self.lengths >= horizon)
+        return self if len(long) == self.num_episodes else self.select(long)
+
     def split(self, validation_fraction: float, seed: int) -> tuple["Trajectories", "Trajectories"]:
         """Random split into training and validation episodes, at least one each.
 

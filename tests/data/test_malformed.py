@@ -168,6 +168,11 @@ def test_arrays_larger_than_memory_are_refused_unread(minari_root: Path, tmp_pat
         load_dataset(str(path))
     assert "\n" not in str(caught.value)
     dataset, path = write("minari", tmp_path)
+    with h5py.File(path, "a") as file:
+        del file["episode_1/actions"]
+        file.create_dataset("episode_1/actions", (rows, 1), "f4", chunks=True)
+    with pytest.raises(DataError, match=r"'line/walk-v0' in .*: needs 320 GB of memory to be read"):
+        load_dataset(dataset)
     facts = json.loads((path.parent / "metadata.json").read_text())
     (path.parent / "metadata.json").write_text(json.dumps(facts | {"total_steps": rows}))
     with pytest.raises(DataError, match=r"'line/walk-v0' in .*: needs 960 GB of memory to be read"):
