@@ -36,3 +36,7 @@ class DataError(SkildError):
 
 class ArtifactError(SkildError):
     """A missing, truncated or mismatched artifact of a stage, or a run directory that cannot be written."""
+
+
+class EnvironmentFault(SkildError):
+    """An environment raised in the middle of an episode, or returned what nothing can be learned from."""

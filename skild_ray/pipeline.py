@@ -1,5 +1,6 @@
 """Runs the stages in order: each knows what it needs, and is skipped where its artifact is still up to date."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
@@ -11,6 +12,8 @@ from skild_ray.cluster import connect
 from skild_ray.config import Experiment, fingerprint, load_experiment
 from skild_ray.data.sources import load_sources, stored_demonstrations
 from skild_ray.data.trajectories import Trajectories
+from skild_ray.envs import make_env
+from skild_ray.envs.try_out import try_out
 from skild_ray.errors import ArtifactError, ConfigError
 from skild_ray.offline.loop import STAGE_DATA, train_stage
 from skild_ray.offline.problem import DataKind
@@ -45,6 +48,7 @@ class Run:
         self.experiment, self._report, self._tracking = experiment, report, tracking or Tracking()
         self._data: dict[str, list[Trajectories]] = {}
         self._transitions: str | None = None
+        self._tried = False
 
     def train(self, stage: str) -> Artifact:
         """The artifact of one stage: the existing one if it was made from the same inputs, else a new one.
@@ -167,13 +171,23 @@ class Run:
         if experiment.sac is None and experiment.algorithm.demonstration_share == 0:
             return {}
         if self._transitions is None:
+            self._try_environment()
             rows = load_demonstrations(stored_demonstrations(experiment), experiment.environment)
             self._transitions = demonstrations_fingerprint(rows)
         return {"demonstrations": self._transitions}
 
     def _load(self, kind: DataKind) -> list[Trajectories]:
         if kind not in self._data:
+            self._try_environment()
             self._data[kind] = load_sources(
                 getattr(self.experiment.data, kind), self.experiment, kind, self.experiment.resources.data_workers
             )
         return self._data[kind]
+
+    def _try_environment(self) -> None:
+        """Try the environment out, once: before data are made in it and stages trained for it."""
+        if not self._tried:
+            environment = self.experiment.environment
+            with contextlib.closing(make_env(environment.id, environment.kwargs)) as env:
+                try_out(env, environment.id)
+            self._tried = True

@@ -9,11 +9,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 from skild_ray.config import Environment, Generate, Section
 from skild_ray.data.episode import Episode
 from skild_ray.envs import make_env
-from skild_ray.envs.conventions import SOLVED, subtasks_of
+from skild_ray.envs.conventions import ACTION_TOLERANCE, LIMIT_KEY, SOLVED, subtasks_of
 from skild_ray.errors import ConfigError, SkildError
 from skild_ray.experts import Expert, load_expert
 
@@ -129,6 +130,8 @@ def _play(
     while True:
         # Runs millions of times: a handful of array writes around expert and physics, nothing else.
         action = act(observation)
+        if not steps and np.shape(action) != low.shape:  # anything that broadcasts could be stored below
+            raise ValueError(f"the expert's action has shape {np.shape(action)}, the environment's {low.shape}")
         actions[steps] = action
         if action_noise:
             action = np.minimum(np.maximum(actions[steps] + noise[steps], low), high)
@@ -140,7 +143,7 @@ def _play(
             break
         if steps == capacity:
             if capacity >= MAX_EPISODE_STEPS:
-                raise RuntimeError(f"the episode did not end within {capacity} steps")
+                raise RuntimeError(f"the episode did not end within {capacity:,} steps; set {LIMIT_KEY}")
             observations = np.concatenate((observations, np.empty_like(observations[1:])))
             actions = np.concatenate((actions, np.empty_like(actions)))
             rewards = np.concatenate((rewards, np.empty_like(rewards)))
@@ -149,6 +152,16 @@ def _play(
     if names and info.get(SOLVED, 0) < len(names):
         return None
     observations, actions = observations[: steps + 1].copy(), actions[:steps].copy()
-    if not (np.isfinite(observations).all() and np.isfinite(actions).all()):
-        raise ValueError("an observation or action is not finite")
+    _require_usable(observations, actions, rewards[:steps])
     return Episode(observations, actions, rewards[:steps].copy(), bool(terminated), seed, names)
+
+
+def _require_usable(observations: NDArray, actions: NDArray, rewards: NDArray) -> None:
+    """Raise ValueError, which names the step, where a value is not finite or an action is not in [-1, 1]."""
+    for name, values, first in (("observation", observations, 0), ("reward", rewards, 1), ("action", actions, 1)):
+        wrong = ~np.isfinite(values) if name != "action" else ~(np.abs(values) <= 1 + ACTION_TOLERANCE)
+        if wrong.any():
+            row, *column = np.argwhere(wrong)[0]
+            place = f" in column {column[0]}" if column else ""
+            wanted = "; the expert's actions must be in [-1, 1]" if name == "action" else ""
+            raise ValueError(f"{name} {values[(row, *column)]}{place} in step {row + first}{wanted}")

@@ -22,11 +22,10 @@ from skild_ray.data.minari_store import (
 )
 from skild_ray.data.orders import Order, describe_orders, indices_of, order_from_states
 from skild_ray.data.trajectories import Trajectories
-from skild_ray.envs.conventions import offered
+from skild_ray.envs.conventions import ACTION_TOLERANCE, offered
 from skild_ray.errors import DataError, described
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
-ACTION_TOLERANCE = 1e-3  # what rounding may add
 
 
 def is_minari(name: str) -> bool:
