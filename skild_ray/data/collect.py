@@ -158,10 +158,16 @@ def _play(
 
 def _require_usable(observations: NDArray, actions: NDArray, rewards: NDArray) -> None:
     """Raise ValueError, which names the step, where a value is not finite or an action is not in [-1, 1]."""
-    for name, values, first in (("observation", observations, 0), ("reward", rewards, 1), ("action", actions, 1)):
-        wrong = ~np.isfinite(values) if name != "action" else ~(np.abs(values) <= 1 + ACTION_TOLERANCE)
+    found = []
+    for name, values, wrong, first in (
+        ("action", actions, ~(np.abs(actions) <= 1 + ACTION_TOLERANCE), 1),
+        ("reward", rewards, ~np.isfinite(rewards), 1),
+        ("observation", observations, ~np.isfinite(observations), 0),
+    ):
         if wrong.any():
             row, *column = np.argwhere(wrong)[0]
             place = f" in column {column[0]}" if column else ""
             wanted = "; the expert's actions must be in [-1, 1]" if name == "action" else ""
-            raise ValueError(f"{name} {values[(row, *column)]}{place} in step {row + first}{wanted}")
+            found.append((row + first, f"{name} {values[(row, *column)]}{place} in step {row + first}{wanted}"))
+    if found:  # the first of them made the others
+        raise ValueError(min(found, key=lambda step_and_text: step_and_text[0])[1])
