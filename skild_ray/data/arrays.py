@@ -169,7 +169,10 @@ def require_room(arrays: Iterable[h5py.Dataset | h5py.h5d.DatasetID], rows: int 
 def _array(group: h5py.Group, name: str) -> h5py.h5d.DatasetID:
     found = _member(group, name)
     if not isinstance(found, h5py.h5d.DatasetID):
-        raise DataError(f"{_label(group, name)} is not an array but a group of {_listed(h5py.Group(found))}")
+        raise DataError(
+            f"{_label(group, name)} is not an array but a group of {_listed(h5py.Group(found))}; store what is meant "
+            "as one array, side by side if it is several"
+        )
     if found.shape is None:  # HDF5's null space: not even a scalar
         raise DataError(f"{_label(group, name)} is empty")
     return found

@@ -39,6 +39,8 @@ def read_d4rl(path: Path, max_episodes: int | None = None, rewards: bool = False
         length = len(parts["actions"])
         for name, array in (parts | marks).items():
             arrays.require_equal_rows(length, "'actions'", repr(name), len(array))
+        if max_episodes is None:  # otherwise the marks decide how many rows there are to read
+            arrays.require_room((parts | marks).values())
         marked = {name: arrays.read_marks(file, name) for name in marks}
         ends = np.flatnonzero(np.logical_or.reduce(list(marked.values()))) + 1
         if not len(ends):
