@@ -53,7 +53,7 @@ class Generate(Section):
     episodes: int = Field(gt=0, description="episodes to keep")
     env_kwargs: dict[str, Any] = Field(default={}, description="merged over environment.kwargs while generating")
     expert_kwargs: dict[str, Any] = Field(default={}, description="keyword arguments of the expert")
-    action_noise: float = Field(0.0, ge=0, description="std of the noise added to executed, not to recorded, actions")
+    action_noise: float = Field(0.0, ge=0, description="std of the noise on executed actions, not on those to clone")
     seed: int | None = Field(
         None, ge=0, description="of the episodes; default: the experiment's, so each seed of it has its own data"
     )
@@ -69,6 +69,9 @@ class Source(Section):
         None, min_length=1, description="use only the episodes that solve exactly these sub-tasks in this order"
     )
     max_episodes: int | None = Field(None, gt=0, description="use the first so many of these episodes only")
+    negatives: bool = Field(
+        True, description="whether D's negatives include these task-agnostic states; false: they repeat demonstrations"
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Source":
@@ -83,6 +86,13 @@ class Data(Section):
     task_agnostic: list[Source] = Field(min_length=1)
     demonstrations: list[Source] = Field(min_length=1)
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the episodes held out, at least one")
+
+    @field_validator("task_agnostic")
+    @classmethod
+    def _some_negatives(cls, sources: list[Source]) -> list[Source]:
+        if not any(source.negatives for source in sources):
+            raise ValueError("one source at least must have 'negatives: true', for the discriminator to learn from")
+        return sources
 
 
 class SkillModel(Section):
@@ -189,7 +199,9 @@ class Algorithm(Section):
     kl: Literal["analytic", "sampled"] = "analytic"
     kl_samples: int = Field(10, gt=0, description="samples of the sampled KL")
     kl_clamp: float | None = Field(None, gt=0, description="clamp of the KL to [-x, x]; the reference has 100")
-    kl_in_target: bool = Field(False, description="subtract the weighted KL at s' from the critic's target")
+    kl_in_target: bool = Field(
+        False, description="subtract the weighted KL at every later state of the walk from the critic's target"
+    )
     posterior_scale: float = Field(1.0, gt=0, description="factor on the posterior's sigma inside the KL")
     sigma_floor: float = Field(0.0, ge=0, description="smallest sigma of prior and posterior inside the KL")
 
@@ -242,6 +254,11 @@ class Algorithm(Section):
         default = 0.2 if self.env_reward_weight == 0 else 0.0
         return default if self.discriminator_updates is None else self.discriminator_updates
 
+    @property
+    def uses_env_reward(self) -> bool:
+        """Whether the environment's reward enters what is learned: not in imitation, but for a quirk of it."""
+        return self.env_reward_weight > 0 or "imitation_env_reward" in self.reference_quirks
+
     @field_validator("reference_quirks", mode="before")
     @classmethod
     def _all_quirks(cls, value: object) -> object:
@@ -257,8 +274,8 @@ class Algorithm(Section):
 class SAC(Section):
     """Instead of SkiLD: plain soft actor-critic on the environment's own actions, a baseline without skills.
 
-    The demonstrations, with the rewards that their data sets hold, are in a replay of their own. Every field is also an
-    argument of `SACConfig.training()`.
+    The demonstrations, as they were executed and with the task's rewards, are in a replay of their own. Every field is
+    also an argument of `SACConfig.training()`.
     """
 
     total_env_steps: int = Field(200_000, gt=0, description="environment steps to train for")

@@ -122,6 +122,9 @@ class Run:
         made_with = load_experiment(artifact.path / "config.yaml")
         for section in ("skill", "data", stage):
             mine, its = (_settings(experiment, section) for experiment in (self.experiment, made_with))
+            if section == "data" and stage != "demo_discriminator":  # the only one that has negatives
+                for source in (*mine["task_agnostic"], *its["task_agnostic"]):
+                    source.pop("negatives")
             unused = set(get_args(DataKind)) - set(STAGE_DATA[stage]) if section == "data" else set()
             different = [name for name in mine if mine[name] != its[name] and name not in unused]
             if different:
@@ -158,7 +161,7 @@ class Run:
                 made_from.append(direct)
             return fingerprint(*made_from)
         data = [
-            [kind, source.fingerprint(), entry.weight]
+            [kind, source.fingerprint(), entry.weight, *([entry.negatives] if stage == "demo_discriminator" else [])]
             for kind in STAGE_DATA[stage]
             for source, entry in zip(self._load(kind), getattr(experiment.data, kind), strict=True)
         ]
@@ -172,7 +175,8 @@ class Run:
             return {}
         if self._transitions is None:
             self._try_environment()
-            rows = load_demonstrations(stored_demonstrations(experiment), experiment.environment)
+            rewarded = experiment.sac is not None or experiment.algorithm.uses_env_reward
+            rows = load_demonstrations(stored_demonstrations(experiment), experiment.environment, rewarded)
             self._transitions = demonstrations_fingerprint(rows)
         return {"demonstrations": self._transitions}
 

@@ -110,6 +110,19 @@ def test_a_source_is_a_data_set_or_generated(write) -> None:  # type: ignore[no-
     assert "exactly one" in _error(write(_with("data.task_agnostic", [both])))
 
 
+def test_the_discriminator_needs_negatives(write) -> None:  # type: ignore[no-untyped-def]
+    repetitions = {"dataset": "a", "negatives": False}
+    message = _error(write(_with("data.task_agnostic", [repetitions, repetitions])))
+    assert "'data.task_agnostic': one source at least must have 'negatives: true'" in message
+    assert load_experiment(write(_with("data.task_agnostic", [repetitions, {"dataset": "b"}])))
+
+
+def test_repetitions_of_demonstrations_are_no_negatives() -> None:
+    sources = [source for path in EXPERIMENTS for source in load_experiment(path).data.task_agnostic]
+    repeating = [source for source in sources if source.generate and source.generate.expert == "kitchen_tracker"]
+    assert repeating and not any(source.negatives for source in repeating)
+
+
 @pytest.mark.parametrize("content", ["- 1\n- 2\n", "just text", "a: [1, 2", "a: 1\na: 2\n", "name: ${nowhere}\n", ""])
 def test_files_that_are_no_experiment(write, content: str) -> None:  # type: ignore[no-untyped-def]
     path = write(content)

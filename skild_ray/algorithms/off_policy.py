@@ -17,7 +17,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from skild_ray.algorithms.env_runners import EnvRunners, Fragment, SkillEnvRunner, env_runner_placement
-from skild_ray.algorithms.replay import SkillReplay
+from skild_ray.algorithms.replay import SkillReplay, learner_shares
 from skild_ray.algorithms.transitions import Rows, episode_rows
 from skild_ray.config import Environment, Experiment, Rollout, Section
 from skild_ray.envs.skill_env import SkillVectorEnv
@@ -173,7 +173,7 @@ class OffPolicy(RLlibAlgorithm):
 
     @abstractmethod
     def _draw(self, updates: int, size: int) -> dict[str, NDArray]:
-        """The columns of so many batches of `size`, one batch behind the other."""
+        """The columns of `updates` batches of `size`, one batch after another."""
 
     @abstractmethod
     def _own_state(self) -> dict[str, Any]:
@@ -195,6 +195,7 @@ class OffPolicy(RLlibAlgorithm):
         self._counts = {"env_steps": 0, "skill_steps": 0, "updates": 0, "episodes": 0}
         self._open_episodes: dict[str, tuple[int, float]] = {}
         self._recent: dict[str, deque[float]] = {}
+        self._reseed_learners()  # RLlib gives all the same seed, hence equal noise on their different rows
 
     @property
     def finished(self) -> bool:
@@ -203,7 +204,7 @@ class OffPolicy(RLlibAlgorithm):
 
     @property
     def learned(self) -> bool:
-        """Whether there was an update since this was built or restored; RLlib logs losses of NaN until then."""
+        """Whether the last call of `train` made an update; RLlib's losses are NaN where it did not."""
         return self._learned
 
     @property
@@ -225,6 +226,11 @@ class OffPolicy(RLlibAlgorithm):
     def faults(self) -> Mapping[str, int]:
         """What was lost so far; see `EnvRunners.faults`."""
         return self._runners.faults
+
+    def step(self) -> Any:
+        """As in RLlib: one result, for which `training_step` is called until it has taken long enough."""
+        self._learned = False
+        return super().step()
 
     def training_step(self) -> None:
         """Take in what the env runners have, set them to work again, then learn until nothing is owed.
@@ -310,7 +316,8 @@ class OffPolicy(RLlibAlgorithm):
             updates = min(int(self._owed // size), UPDATES_PER_CALL)
             self._owed -= updates * size
             drawn = self._draw(updates, size)
-            batch = SampleBatch({name: torch.from_numpy(column) for name, column in drawn.items()})
+            shares = {name: learner_shares(column, updates, learners) for name, column in drawn.items()}
+            batch = SampleBatch({name: torch.from_numpy(column) for name, column in shares.items()})
             results = self.learner_group.update(
                 batch=MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=updates * size),
                 timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self._counts["skill_steps"]},
@@ -352,7 +359,6 @@ class OffPolicy(RLlibAlgorithm):
             self._set_own_state(own)
             self.replay.set_state(own["replay"])
             self._owed = own["owed"]
-            self._learned = False
             self._counts = dict(own["counts"])
             self._runners.faults.update(own["faults"])
             self._recent = {name: deque(values, EPISODE_WINDOW) for name, values in own["recent"].items()}
@@ -370,6 +376,9 @@ class OffPolicy(RLlibAlgorithm):
         """Forget all episodes in progress, and draw what is random outside of checkpoints from new seeds."""
         self._forget_open_episodes()
         self._begin_anew(None)
+        self._reseed_learners()
+
+    def _reseed_learners(self) -> None:
         self.learner_group.foreach_learner(func=functools.partial(_reseed_learner, entropy=self._entropy))
 
     def _forget_open_episodes(self) -> None:

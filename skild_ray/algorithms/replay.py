@@ -12,7 +12,7 @@ Rows = Mapping[str, NDArray]
 def draw_batches(
     sources: Sequence[tuple["SkillReplay", int]], updates: int, names: Sequence[str] | None = None
 ) -> dict[str, NDArray]:
-    """So many batches, one behind the other, each with a fixed number of transitions of every replay.
+    """`updates` batches one after another, each with a fixed number of transitions of every replay.
 
     Args:
         sources: replays, and how many transitions of a batch come from each.
@@ -29,6 +29,16 @@ def draw_batches(
     return {name: column.reshape(-1, *column.shape[2:]) for name, column in joined.items()}
 
 
+def learner_shares(column: NDArray, updates: int, learners: int) -> NDArray:
+    """A drawn column with its rows in the order in which RLlib deals them out: all of one learner's, then the next's.
+
+    Learner l of L gets rows l, l + L, l + 2 L, ... of every batch, so that what was drawn from one source, and stands
+    together in a batch, is divided evenly between the learners, up to a row.
+    """
+    dealt = column.reshape(updates, -1, learners, *column.shape[1:])
+    return np.ascontiguousarray(np.moveaxis(dealt, 2, 0)).reshape(column.shape)
+
+
 class SkillReplay:
     """Ring buffer of semi-Markov transitions (s, z, r, s', terminated, k) in flat arrays.
 
@@ -39,15 +49,19 @@ class SkillReplay:
         n_step_states   s_0 .. s_{n-1}                                    [B, n, observation_dim]
         n_step_weights  w_i = gamma_0 .. gamma_{i-1}, 0 after the walk's end   [B, n]
         returns         sum_i w_i r_i                                     [B]
-        next_obs        state behind the last transition of the walk      [B, observation_dim]
+        next_obs        state after the last transition of the walk       [B, observation_dim]
         bootstrap       gamma_0 .. gamma_last (1 - terminated_last)       [B]
 
     so that the n-step target is returns + bootstrap * V(next_obs); time limits bootstrap, terminations do not.
 
     Args:
         capacity: transitions kept; memory is claimed as it fills.
-        columns: width of every stored column besides the ones above, by name. A draw gives each at s_0, and those whose
-            name begins with `next_` at the last transition of the walk, so that they belong to `next_obs`.
+        columns: width of every stored column besides the ones above, by name; a draw gives each at s_0.
+        later: whether a draw also has, for targets that count something at every state that the walk enters,
+            later_states    s_1 .. s_{n-1}, next_obs                      [B, n, observation_dim]
+            later_weights   w_1 .. w_{n-1}, bootstrap                     [B, n]
+            later_<name>    each of `columns` at later_states             [B, n, width]
+            Rows then have each of `columns` for their next state, too, as `next_<name>`.
     """
 
     def __init__(
@@ -61,17 +75,19 @@ class SkillReplay:
         horizon: int,
         seed: int,
         columns: Mapping[str, int],
+        later: bool = False,
     ) -> None:
         self.capacity, self.n_step, self.discount, self.horizon = capacity, n_step, discount, horizon
+        self._columns, self._later = tuple(columns), later
         widths = {"obs": observation_dim, "next_obs": observation_dim, "actions": latent_dim, **columns}
+        if later:
+            widths |= {f"next_{name}": width for name, width in columns.items()}
         self._data: dict[str, NDArray] = {
             name: np.zeros((capacity, width), np.float32) for name, width in widths.items()
         }
         for name in ("rewards", "gamma", "terminated"):
             self._data[name] = np.zeros(capacity, np.float32)
         self._data["following"] = np.full(capacity, -1, np.int64)
-        self._at_start = tuple(name for name in columns if not name.startswith("next_"))
-        self._at_end = ("next_obs", *(name for name in columns if name.startswith("next_")))
         self._added = 0
         self._tails: dict[str, int] = {}
         self._rng = np.random.default_rng(seed)
@@ -85,7 +101,7 @@ class SkillReplay:
         return self._added
 
     def add(self, episode_id: str, rows: Rows, ended: bool) -> None:
-        """Store consecutive transitions of one episode, which go on where its last ones stopped.
+        """Store consecutive transitions of one episode, which follow those stored of it before.
 
         Args:
             episode_id: tells episodes apart.
@@ -126,16 +142,27 @@ class SkillReplay:
             following = data["following"][row]
             alive = alive & (following >= 0)
             row = np.where(alive, following, row)
-        return {
+        drawn = {
             "obs": data["obs"][start],
             "actions": data["actions"][start],
             "returns": (weights * data["rewards"][rows]).sum(1),
             "n_step_states": data["obs"][rows],
             "n_step_weights": weights,
+            "next_obs": data["next_obs"][last],
             "bootstrap": factor * (1.0 - data["terminated"][last]),
-            **{name: data[name][start] for name in self._at_start},
-            **{name: data[name][last] for name in self._at_end},
+            **{name: data[name][start] for name in self._columns},
         }
+        if self._later:
+            drawn["later_weights"] = np.concatenate([weights[:, 1:], drawn["bootstrap"][:, None]], 1)
+            for name in ("obs", *self._columns):
+                at_end = data[f"next_{name}"][last]
+                later = np.concatenate([data[name][rows[:, 1:]], at_end[:, None]], 1)
+                drawn["later_states" if name == "obs" else f"later_{name}"] = later
+        return drawn
+
+    def sample_observations(self, size: int) -> NDArray:
+        """States [size, observation_dim] drawn as those of `sample` are."""
+        return self._data["obs"][self._rng.integers(len(self), size=size)]
 
     def recent(self, limit: int | None = None) -> dict[str, NDArray]:
         """Observations, actions, rewards and termination flags, oldest first; at most the last `limit`.

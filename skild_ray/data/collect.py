@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 
 from skild_ray.config import Environment, Generate, Section
 from skild_ray.data.episode import Episode
+from skild_ray.data.minari_store import read_metadata
 from skild_ray.envs import make_env
 from skild_ray.envs.conventions import ACTION_TOLERANCE, LIMIT_KEY, SOLVED, subtasks_of
 from skild_ray.errors import ConfigError, SkildError
 from skild_ray.experts import Expert, load_expert
+
+RECORDING_VERSION = 2
+"""Of what is recorded; raised when that changes, so that older data sets are made again. 2: executed actions, too."""
 
 FIRST_CAPACITY = 1024
 MAX_EPISODE_STEPS = 2**20
@@ -33,6 +37,7 @@ class Request(Section):
     episodes: int
     action_noise: float
     seed: int
+    recording: int = RECORDING_VERSION
 
     @classmethod
     def of(cls, source: Generate, environment: Environment, seed: int) -> "Request":
@@ -54,11 +59,40 @@ class Request(Section):
 
 @dataclass(frozen=True)
 class Failure:
-    """An episode that was not solved, or could not be played to its end because of an error."""
+    """An episode that was not solved in its `env_steps`, or could not be played to its end because of an error."""
 
     index: int
     seed: int
+    env_steps: int = 0
     error: str | None = None
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Env steps that it took to make a data set: in its metadata, for whoever counts what a result has cost."""
+
+    kept_env_steps: int
+    dropped_env_steps: int
+    dropped_episodes: int
+
+    @classmethod
+    def on(cls, dataset_id: str) -> "Spent | None":
+        """What a local Minari data set took, None where it was not generated.
+
+        Raises:
+            DataError: it is missing or cannot be read.
+        """
+        spent = read_metadata(dataset_id).get("skild_ray", {}).get("spent")
+        return cls(**spent) if spent else None
+
+    def __str__(self) -> str:
+        total = self.kept_env_steps + self.dropped_env_steps
+        if not self.dropped_episodes:
+            return f"{total:,} env steps; no episode was dropped"
+        return (
+            f"{total:,} env steps, {self.dropped_env_steps:,} of them in {self.dropped_episodes:,} episodes that did "
+            "not solve their sub-tasks and were dropped"
+        )
 
 
 def prepared(request: Request) -> dict[str, Any]:
@@ -108,14 +142,14 @@ def _attempt(env: gym.Env, make_expert: Callable[..., Expert], request: Request,
         raise
     except Exception as error:  # whatever a user's environment or expert raises
         text = " ".join(str(error).split())
-        return Failure(index, seed, f"{type(error).__name__}: {text}" if text else type(error).__name__)
-    return episode or Failure(index, seed)
+        return Failure(index, seed, error=f"{type(error).__name__}: {text}" if text else type(error).__name__)
+    return episode if isinstance(episode, Episode) else Failure(index, seed, env_steps=episode)
 
 
 def _play(
     env: gym.Env, expert: Expert, observation: Any, action_noise: float, rng: np.random.Generator, seed: int
-) -> Episode | None:
-    """The episode that was just reset, or None if it ends before all sub-tasks are solved."""
+) -> Episode | int:
+    """The episode that was just reset, or its env steps if it ends before all sub-tasks are solved."""
     assert isinstance(env.action_space, spaces.Box) and env.observation_space.shape is not None
     low, high = env.action_space.low, env.action_space.high
     names = subtasks_of(env)
@@ -150,10 +184,12 @@ def _play(
             noise = np.concatenate((noise, np.multiply(scale, rng.standard_normal(noise.shape, np.float32))))
             capacity *= 2
     if names and info.get(SOLVED, 0) < len(names):
-        return None
+        return steps
+    # The same float32 arithmetic as in the loop, so the same bits.
+    executed = np.clip(actions[:steps] + noise[:steps], low, high) if action_noise else None
     observations, actions = observations[: steps + 1].copy(), actions[:steps].copy()
     _require_usable(observations, actions, rewards[:steps])
-    return Episode(observations, actions, rewards[:steps].copy(), bool(terminated), seed, names)
+    return Episode(observations, actions, rewards[:steps].copy(), bool(terminated), seed, names, executed)
 
 
 def _require_usable(observations: NDArray, actions: NDArray, rewards: NDArray) -> None:

@@ -8,6 +8,7 @@ from itertools import groupby
 import gymnasium as gym
 
 from skild_ray.config import Environment
+from skild_ray.data.collect import Spent
 from skild_ray.data.formats import is_minari, load_dataset, read_orders
 from skild_ray.data.minari_store import read_metadata
 from skild_ray.data.orders import Order, count_transitions, indices_of
@@ -47,6 +48,8 @@ def describe_dataset(
     for label, values in (("observations", data.observations), ("actions", data.actions)):
         rows.append((label, f"{values.shape[1]} dimensions, {values.min():.4g} to {values.max():.4g}"))
     rows.append(("fingerprint", data.fingerprint()))
+    if spent := Spent.on(name) if is_minari(name) else None:
+        rows.append(("generated in", str(spent)))
     return [*rows, *_order_rows(orders, indices)] if any(orders) else rows
 
 

@@ -12,7 +12,9 @@ class Episode:
 
     Attributes:
         observations: [T + 1, observation_dim], or [T, observation_dim] where the source lacks the last state.
-        actions: [T, action_dim].
+        actions: [T, action_dim], those that were meant: what a policy learns to do.
+        executed_actions: [T, action_dim], those that led to the states, where noise was added to the ones that were
+            meant: what a critic learns from. None where they are the same.
         rewards: [T], or None where the source has none.
         terminated: whether the environment ended the episode, rather than a time limit or the recording.
         seed: of `env.reset`, where known.
@@ -25,3 +27,4 @@ class Episode:
     terminated: bool = False
     seed: int | None = None
     subtasks: tuple[str, ...] = ()
+    executed_actions: NDArray[np.floating] | None = None

@@ -21,6 +21,7 @@ from skild_ray.data.minari_store import (
     read_subtasks,
 )
 from skild_ray.data.orders import Order, describe_orders, indices_of, order_from_states
+from skild_ray.data.rewards import for_task
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.envs.conventions import ACTION_TOLERANCE, offered
 from skild_ray.errors import DataError, described
@@ -79,23 +80,37 @@ def read_orders(name: str, environment: gym.Env | None = None) -> list[Order]:
 
 
 def load_rewarded_episodes(
-    name: str, environment: gym.Env, max_episodes: int | None = None, select: Sequence[str] | None = None
+    name: str,
+    environment: gym.Env,
+    max_episodes: int | None = None,
+    select: Sequence[str] | None = None,
+    needed: bool = True,
 ) -> list[Episode]:
-    """Load episodes with their rewards, in the environment's layout; arguments as for `load_dataset`.
+    """Load episodes in the environment's layout, with executed actions, and rewards and ends of its task (`for_task`).
+
+    Arguments as for `load_dataset`, and:
+        needed: whether to insist on rewards; otherwise all are 0, for learning that makes its own.
 
     Raises:
-        DataError: as `load_dataset`, or if rewards are missing, not finite, or all 0.
+        DataError: as `load_dataset` and `for_task`, or if needed rewards are missing, not finite, or all 0.
     """
     load_dataset(name, environment, max_episodes, select)
     episodes = _read_selected(name, environment, max_episodes, select, rewards=True)
+    metadata = read_metadata(name) if is_minari(name) else {}
     with _naming(name):
+        for episode in episodes:
+            if episode.executed_actions is not None:
+                _check_actions(episode.executed_actions, environment, "executed actions")
         episodes = [
             replace(episode, observations=_convert(np.asarray(episode.observations, np.float32), environment))
             for episode in episodes
         ]
+        episodes = for_task(episodes, metadata, environment)
+        if not needed:
+            return [replace(episode, rewards=np.zeros(len(episode.actions), np.float32)) for episode in episodes]
         rewards = [np.asarray(episode.rewards, np.float32) for episode in episodes if episode.rewards is not None]
         if len(rewards) < len(episodes) or not any(part.any() for part in rewards):
-            raise DataError("it has no rewards, and reinforcement learning from its transitions needs them")
+            raise DataError("it has no rewards for this task, and learning from its transitions needs them")
         if not all(np.isfinite(part).all() for part in rewards):
             raise DataError("a reward is not finite")
         return episodes
@@ -203,22 +218,25 @@ def _complete(episode: Episode, environment: gym.Env) -> Episode:
         episode,
         observations=_convert(np.asarray(episode.observations[: length + 1], np.float32), environment),
         actions=np.asarray(episode.actions[:length], np.float32),
+        executed_actions=None
+        if episode.executed_actions is None
+        else np.asarray(episode.executed_actions[:length], np.float32),
         rewards=None if episode.rewards is None else np.asarray(episode.rewards[:length], np.float32),
         # The last transition went with its action.
         terminated=episode.terminated and length == len(episode.actions),
     )
 
 
-def _check_actions(actions: NDArray[np.float32], environment: gym.Env) -> None:
+def _check_actions(actions: NDArray[np.floating], environment: gym.Env, what: str = "actions") -> None:
     shape = environment.action_space.shape
     if shape != actions.shape[1:]:
         wanted = " x ".join(map(str, shape or ())) or "no"
-        raise DataError(f"actions have {actions.shape[1]} dimensions, the environment's have {wanted}")
-    beyond = np.abs(actions) > 1 + ACTION_TOLERANCE
+        raise DataError(f"{what} have {actions.shape[1]} dimensions, the environment's have {wanted}")
+    beyond = ~(np.abs(actions) <= 1 + ACTION_TOLERANCE)  # NaN, too
     if beyond.any():
         row, column = np.argwhere(beyond)[0]
         raise DataError(
-            f"actions must be in [-1, 1]: row {row}, column {column} is {actions[row, column]:g}; scale them, and the "
+            f"{what} must be in [-1, 1]: row {row}, column {column} is {actions[row, column]:g}; scale them, and the "
             "environment's with gymnasium.wrappers.RescaleAction"
         )
 

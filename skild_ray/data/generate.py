@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -9,9 +10,9 @@ import ray
 
 from skild_ray.cluster import connect
 from skild_ray.config import Environment, Generate, fingerprint
-from skild_ray.data.collect import Failure, Request, collect, prepared
+from skild_ray.data.collect import Failure, Request, Spent, collect, prepared
 from skild_ray.data.episode import Episode
-from skild_ray.data.minari_store import MinariWriter, dataset_exists, read_metadata
+from skild_ray.data.minari_store import EXECUTED_KEY, MinariWriter, dataset_exists, read_metadata
 from skild_ray.data.orders import Order, describe_orders
 from skild_ray.errors import DataError, SkildError, one_line
 
@@ -72,32 +73,44 @@ def generate(
         return name
     expert_kwargs = prepared(request)
     env = request.make_env()
+    provenance = {"version": _version(), "request": request.model_dump(mode="json")}
     metadata = {
         "algorithm_name": f"scripted expert {request.expert}",
         "author": {"skild_ray"},
-        "skild_ray": {"version": _version(), "request": request.model_dump(mode="json")},
+        "skild_ray": provenance,
     }
     connect()
     try:
         with MinariWriter(name, env.observation_space, env.action_space, metadata, env.spec) as writer:
             batch: list[Episode] = []
             orders: list[Order] = []
-            for done, episode in enumerate(_solved(request, expert_kwargs, workers), start=1):
+            dropped: list[Failure] = []
+            kept_steps = 0
+            for done, episode in enumerate(_solved(request, expert_kwargs, workers, dropped), start=1):
                 batch.append(episode)
                 orders.append(episode.subtasks)
+                kept_steps += len(episode.actions)
                 if len(batch) == WRITE_BATCH or done == request.episodes:
                     writer.append(batch)
                     batch = []
                 if progress:
                     progress(done, request.episodes)
-            writer.update_metadata({"description": _describe(request) + describe_orders(orders)})
+            spent = Spent(kept_steps, sum(failure.env_steps for failure in dropped), len(dropped))
+            writer.update_metadata(
+                {
+                    "description": f"{_describe(request)} It took {spent}.{describe_orders(orders)}",
+                    "skild_ray": provenance | {"spent": asdict(spent)},
+                }
+            )
     finally:
         env.close()
     return name
 
 
-def _solved(request: Request, expert_kwargs: dict[str, Any], workers: int | None) -> Iterator[Episode]:
-    """The first `request.episodes` successful episodes of the sequence."""
+def _solved(
+    request: Request, expert_kwargs: dict[str, Any], workers: int | None, dropped: list[Failure]
+) -> Iterator[Episode]:
+    """The first `request.episodes` successful episodes of the sequence; those between them go to `dropped`."""
     kept = 0
     for attempts, outcome in enumerate(_outcomes(request, expert_kwargs, workers), start=1):
         if isinstance(outcome, Failure):
@@ -106,6 +119,7 @@ def _solved(request: Request, expert_kwargs: dict[str, Any], workers: int | None
                     f"environment {request.environment!r} with expert {request.expert!r}: episode {outcome.index} "
                     f"(seed {outcome.seed}) failed: {outcome.error}"
                 )
+            dropped.append(outcome)
         else:
             kept += 1
             yield outcome
@@ -161,10 +175,13 @@ def _outcomes(request: Request, expert_kwargs: dict[str, Any], workers: int | No
 
 def _describe(request: Request) -> str:
     arguments = ", ".join(f"{key}={value}" for key, value in request.env_kwargs.items())
+    noise = (
+        f"; noise of std {request.action_noise:g} on the executed actions, which are `{EXECUTED_KEY}` in the infos of "
+        "each episode, not on `actions`"
+    )
     return (
         f"{request.episodes:,} episodes of the scripted expert `{request.expert}` in `{request.environment}` with "
-        f"{arguments or 'its default arguments'}, seed {request.seed}; noise of std {request.action_noise:g} on the "
-        "executed actions, not on the recorded ones."
+        f"{arguments or 'its default arguments'}, seed {request.seed}{noise if request.action_noise else ''}."
     )
 
 

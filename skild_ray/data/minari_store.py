@@ -28,6 +28,8 @@ from skild_ray.errors import DataError, described, one_line
 
 OBSERVATION_KEY = "observation"
 SUBTASKS_KEY = "subtasks"
+EXECUTED_KEY = "executed_actions"
+"""In an episode's infos: `Episode.executed_actions`, a row for each of its actions."""
 SEPARATOR = ", "
 # Bytes of an episode in HDF5 beside states and actions: groups, chunk indices, rewards.
 EPISODE_OVERHEAD = 20_000
@@ -84,7 +86,7 @@ def read_minari(dataset_id: str, max_episodes: int | None = None, rewards: bool 
     Args:
         dataset_id: of a local data set.
         max_episodes: read the first so many.
-        rewards: read rewards and terminations, too, which takes longer.
+        rewards: read everything that an `Episode` has, not only states and actions, which takes longer.
 
     Raises:
         DataError: if it is missing, cannot be read, or its spaces are others.
@@ -107,10 +109,19 @@ def read_minari(dataset_id: str, max_episodes: int | None = None, rewards: bool 
         else:
             if dataset.storage.FORMAT == "hdf5":
                 _require_columns(path, indices)  # Minari's own errors name no array
-            for episode in dataset.iterate_episodes(indices):
+            told = list(dataset.storage.get_episode_metadata(indices))
+            for episode, facts in zip(dataset.iterate_episodes(indices), told, strict=True):
                 states = episode.observations[OBSERVATION_KEY] if is_dict else episode.observations
                 paid, ends = (_column(episode, name) for name in ("rewards", "terminations"))
-                yield Episode(states, episode.actions, paid, bool(arrays.as_marks("'terminations'", ends)[-1]))
+                yield Episode(
+                    states,
+                    episode.actions,
+                    paid,
+                    bool(arrays.as_marks("'terminations'", ends)[-1]),
+                    facts.get("seed"),
+                    _subtasks(facts),
+                    executed_actions=_executed_actions(episode),
+                )
 
 
 def read_subtasks(dataset_id: str) -> list[tuple[str, ...]]:
@@ -118,7 +129,7 @@ def read_subtasks(dataset_id: str) -> list[tuple[str, ...]]:
     dataset = open_minari(dataset_id)
     with _reading(dataset_id):
         metadata = list(dataset.storage.get_episode_metadata(dataset.episode_indices))
-    return [tuple(filter(None, str(entry.get(SUBTASKS_KEY, "")).split(SEPARATOR))) for entry in metadata]
+    return [_subtasks(entry) for entry in metadata]
 
 
 def read_metadata(dataset_id: str) -> dict[str, Any]:
@@ -212,7 +223,7 @@ class MinariWriter:
 
     def _require_space(self, episodes: Sequence[Episode]) -> None:
         # HDF5 survives a full disk badly: each of its open objects complains once more.
-        needed = sum(e.observations.nbytes + e.actions.nbytes + EPISODE_OVERHEAD for e in episodes)
+        needed = sum(e.observations.nbytes + 2 * e.actions.nbytes + EPISODE_OVERHEAD for e in episodes)
         if shutil.disk_usage(self._draft).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -261,9 +272,30 @@ def _to_buffer(episode: Episode) -> EpisodeBuffer:
     terminations, truncations = np.zeros(length, bool), np.zeros(length, bool)
     (terminations if episode.terminated else truncations)[-1] = True
     rewards = np.zeros(length, np.float32) if episode.rewards is None else episode.rewards
+    infos = {} if episode.executed_actions is None else {EXECUTED_KEY: episode.executed_actions}
     return EpisodeBuffer(
-        None, episode.seed, None, episode.observations, episode.actions, rewards, terminations, truncations, {}
+        None, episode.seed, None, episode.observations, episode.actions, rewards, terminations, truncations, infos
     )
+
+
+def _subtasks(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(filter(None, str(metadata.get(SUBTASKS_KEY, "")).split(SEPARATOR)))
+
+
+def _executed_actions(episode: EpisodeData) -> np.ndarray | None:
+    executed = (episode.infos or {}).get(EXECUTED_KEY)
+    if executed is None:
+        return None
+    executed, shape = np.asarray(executed), episode.actions.shape
+    if executed.shape == (shape[0] + 1, *shape[1:]):
+        executed = executed[1:]  # Minari's collectors begin with the info of `reset`, which belongs to no action
+    if executed.shape != shape:
+        raise ValueError(
+            f"episode {episode.id}: {EXECUTED_KEY!r} in its infos is {list(executed.shape)}, its actions are "
+            f"{list(shape)}"
+        )
+    arrays.require_vectors(f"{EXECUTED_KEY!r} in the infos of episode {episode.id}", executed.shape, executed.dtype)
+    return executed
 
 
 @contextlib.contextmanager

@@ -58,8 +58,8 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
     terminates when all are credited. If the simulation becomes unstable the episode is truncated, with the last
     observation before and `info["unstable"]`: an end that nothing follows would be a way out of negative rewards.
 
-    Public attributes: `subtasks`, `model` and `data` (MuJoCo's). A copy, by `copy` or `pickle`, is a new
-    environment with the same arguments.
+    Public attributes: `subtasks`, `subtask_reward`, `model` and `data` (MuJoCo's). A copy, by `copy` or `pickle`, is a
+    new environment with the same arguments.
 
     Args:
         task: a key of TASKS, names of sub-tasks in order, or "play": every `reset` draws four different sub-tasks in
@@ -83,6 +83,7 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
     """
 
     metadata = {"render_modes": ["human", "rgb_array", "depth_array"], "render_fps": 12}  # noqa: RUF012 (as Gymnasium declares it)
+    subtask_reward = 1.0
 
     def __init__(
         self,

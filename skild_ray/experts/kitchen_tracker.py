@@ -40,7 +40,7 @@ class KitchenTracker:
         Raises:
             DataError: if the data set is missing or cannot be read.
         """
-        # All layouts begin with the robot's positions.
+        # All layouts begin with the robot's positions. Intended actions: noise is not to be repeated.
         setpoints = [
             episode.observations[: len(episode.actions), :NUM_JOINTS] + SETPOINT_RAD * episode.actions
             for episode in read_minari(dataset)

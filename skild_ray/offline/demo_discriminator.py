@@ -27,7 +27,11 @@ class DiscriminatorLosses(NamedTuple):
 
 
 class DemoDiscriminatorProblem:
-    """Minimise the cross-entropy of `Discriminator`; demonstrations are taken out of the task-agnostic states."""
+    """Minimise the cross-entropy of `Discriminator` on demonstration and task-agnostic states.
+
+    Negatives are the task-agnostic sources but for those with `negatives: false`, less the episodes that equal a
+    demonstration bit for bit.
+    """
 
     criterion = "total"
 
@@ -35,7 +39,7 @@ class DemoDiscriminatorProblem:
         experiment = inputs.experiment
         self.settings = settings = experiment.demo_discriminator
         demos, held_out_demos, demo_weights = inputs.split("demonstrations")
-        others, held_out_others, other_weights = inputs.split("task_agnostic")
+        others, held_out_others, other_weights = _negatives(inputs)
         known = {_key(demo, i) for source in inputs.demonstrations for demo, i in _episodes(source)}
         others, kept_weights = _without(known, others, other_weights)
         held_out_others, held_out_weights = _without(known, held_out_others, other_weights)
@@ -73,6 +77,18 @@ class DemoDiscriminatorProblem:
     def restore_sampler(self, state: dict[str, Any]) -> None:
         self._demos.load_state_dict(state["demos"])
         self._others.load_state_dict(state["others"])
+
+
+def _negatives(inputs: Inputs) -> tuple[list[Trajectories], list[Trajectories], list[float]]:
+    """What `Inputs.split` gives of the task-agnostic sources, less those with `negatives: false`."""
+    sources = inputs.experiment.data.task_agnostic
+    kept = [
+        parts
+        for parts, source in zip(zip(*inputs.split("task_agnostic"), strict=True), sources, strict=True)
+        if source.negatives
+    ]
+    train, held_out, weights = zip(*kept, strict=True)
+    return list(train), list(held_out), list(weights)
 
 
 def _episodes(source: Trajectories) -> list[tuple[Trajectories, int]]:

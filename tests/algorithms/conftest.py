@@ -73,20 +73,23 @@ def batch() -> Batch:
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator)
 
-    states = normal(8, 3, OBSERVATION)
+    states, next_obs = normal(8, 3, OBSERVATION), normal(8, OBSERVATION)
+    weights, bootstrap = torch.tensor([[1.0, 0.99, 0.98]]).repeat(8, 1), torch.tensor([0.97] * 7 + [0.0])
+    heads = ("prior", "posterior")
     return {
         "obs": states[:, 0].clone(),
         "actions": normal(8, LATENT),
         "returns": normal(8),
         "n_step_states": states,
-        "n_step_weights": torch.tensor([[1.0, 0.99, 0.98]]).repeat(8, 1),
-        "next_obs": normal(8, OBSERVATION),
-        "bootstrap": torch.tensor([0.97] * 7 + [0.0]),
+        "n_step_weights": weights,
+        "next_obs": next_obs,
+        "bootstrap": bootstrap,
+        "later_states": torch.cat([states[:, 1:], next_obs[:, None]], 1),
+        "later_weights": torch.cat([weights[:, 1:], bootstrap[:, None]], 1),
         "demonstration_states": normal(8, OBSERVATION) + 3,
-        **{f"{prefix}{name}_mean": normal(8, LATENT) for prefix in ("", "next_") for name in ("prior", "posterior")},
-        **{
-            f"{prefix}{name}_log_std": 0.3 * normal(8, LATENT)
-            for prefix in ("", "next_")
-            for name in ("prior", "posterior")
-        },
+        "replayed_states": normal(8, OBSERVATION),
+        **{f"{name}_mean": normal(8, LATENT) for name in heads},
+        **{f"{name}_log_std": 0.3 * normal(8, LATENT) for name in heads},
+        **{f"later_{name}_mean": normal(8, 3, LATENT) for name in heads},
+        **{f"later_{name}_log_std": 0.3 * normal(8, 3, LATENT) for name in heads},
     }

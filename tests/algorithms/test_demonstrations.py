@@ -1,16 +1,21 @@
 """Demonstrations as transitions, by hand."""
 
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from pretrained import tiny_experiment
+from pretrained import publish_pretrained, tiny_experiment
 
 from skild_ray.algorithms.demonstrations import demonstration_rows, skill_rows
+from skild_ray.algorithms.skild import SkiLDConfig
+from skild_ray.config import Experiment
 from skild_ray.config import SkillModel as Architecture
 from skild_ray.data.episode import Episode
+from skild_ray.errors import ArtifactError, DataError
 from skild_ray.models.skill_model import SkillModel
 from skild_ray.pipeline import Run
 
@@ -26,6 +31,14 @@ def test_demonstration_rows() -> None:
     assert goal["rewards"].tolist() == [0, 0, 1], "what comes after an end does not matter"
     cut = demonstration_rows(Episode(states[:3], actions, rewards))
     assert (cut["next_obs"][:, 0].tolist(), cut["terminated"].tolist()) == ([1, 2], [0, 0])
+
+
+def test_transitions_have_the_actions_that_were_executed() -> None:
+    states, meant, done = np.arange(4.0)[:, None], np.zeros((3, 1)), np.array([[0.1], [0.2], [0.3]])
+    episode = Episode(states, meant, np.zeros(3), executed_actions=done)
+    assert demonstration_rows(episode)["actions"] == pytest.approx(done)
+    cut = demonstration_rows(Episode(states[:3], meant, np.zeros(3), executed_actions=done))
+    assert cut["actions"] == pytest.approx(done[:2])
 
 
 def _episode(length: int, terminated: bool) -> dict[str, NDArray]:
@@ -67,6 +80,48 @@ def test_a_demonstration_shorter_than_a_skill(model: SkillModel) -> None:
     phases = skill_rows(_episode(3, True), model, HORIZON)
     assert [rows["k"].tolist() for rows in phases] == [[3], [2], [1]]
     assert all(rows["terminated"].tolist() == [1] for rows in phases)
+
+
+def test_a_source_without_negatives_changes_the_discriminator_only(
+    tmp_path: Path, minari_root: Path, ray_session: None
+) -> None:
+    def run(negatives: bool) -> Run:
+        source = {"generate": {"expert": "line_world:LineExpert", "episodes": 4}}
+        data = {"task_agnostic": [source, source | {"negatives": negatives}], "demonstrations": [source]}
+        return Run(tiny_experiment(tmp_path, data=data))
+
+    with_them, without = run(True), run(False)
+    publish_pretrained(with_them.experiment)
+    assert with_them.fingerprint("demo_discriminator") != without.fingerprint("demo_discriminator")
+    for stage in ("skill_prior", "skill_posterior"):
+        assert with_them.fingerprint(stage) == without.fingerprint(stage)
+    with pytest.raises(ArtifactError, match=r"demo_discriminator: was made with another data\.task_agnostic"):
+        without.fingerprint("demo_rl")
+
+
+def test_imitation_takes_demonstrations_without_rewards(tmp_path: Path, ray_session: None) -> None:
+    path = tmp_path / "mute.hdf5"
+    with h5py.File(path, "w") as file:
+        file["observations"], file["actions"] = np.zeros((8, 2)), np.zeros((8, 1))
+        file["terminals"] = np.arange(8) % 4 == 3
+    source = {"dataset": str(path)}
+
+    def experiment(**algorithm: Any) -> Experiment:
+        data = {"task_agnostic": [source], "demonstrations": [source]}
+        return tiny_experiment(tmp_path, data=data, algorithm={"demonstration_share": 0.25} | algorithm)
+
+    imitation = experiment(env_reward_weight=0.0)
+    publish_pretrained(imitation)
+    assert Run(imitation).direct_data()
+    algo = SkiLDConfig.from_experiment(imitation).build_algo()
+    try:
+        rows = algo._demonstrated.recent()
+        assert len(rows["rewards"]) == 8 and not rows["rewards"].any() and rows["terminated"].any()
+    finally:
+        algo.stop()
+    for wants_rewards in (experiment(), experiment(env_reward_weight=0.0, reference_quirks=["imitation_env_reward"])):
+        with pytest.raises(DataError, match="no rewards for this task"):
+            Run(wants_rewards).direct_data()
 
 
 def test_what_stage_4_learns_from_is_part_of_its_record(tmp_path: Path, minari_root: Path, ray_session: None) -> None:

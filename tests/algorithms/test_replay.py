@@ -20,7 +20,8 @@ def _replay(capacity: int = 100, n_step: int = 3, **columns: int) -> SkillReplay
         discount=DISCOUNT,
         horizon=HORIZON,
         seed=0,
-        columns={"tag": 1, "next_tag": 1} | columns,
+        columns={"tag": 1} | columns,
+        later=True,
     )
 
 
@@ -66,7 +67,10 @@ def test_n_step_return_of_full_skills() -> None:
     assert draw["n_step_weights"] == pytest.approx([1, 0.9, 0.81])
     assert draw["n_step_states"][:, 0].tolist() == [1, 2, 3]
     assert draw["bootstrap"] == pytest.approx(0.9**3)
-    assert (draw["next_obs"][0], draw["next_tag"][0]) == (4, 4.5)
+    assert draw["next_obs"][0] == 4
+    assert draw["later_states"][:, 0].tolist() == [2, 3, 4]
+    assert draw["later_tag"][:, 0].tolist() == [2.5, 3.5, 4.5]
+    assert draw["later_weights"] == pytest.approx([0.9, 0.81, 0.729])
     assert (draw["actions"][0], draw["tag"][0]) == (10, 1.5)
 
 
@@ -78,12 +82,16 @@ def test_truncation_shortens_the_walk_and_bootstraps() -> None:
     assert draw["n_step_weights"] == pytest.approx([1, 0.9, 0])
     assert draw["bootstrap"] == pytest.approx(0.9 * 0.9**0.5), "gamma^(k/H) of the skill that was cut"
     assert draw["next_obs"][0] == 3
+    assert draw["later_weights"] == pytest.approx([0.9, 0, 0.9 * 0.9**0.5])
+    assert (draw["later_states"][0, 0], draw["later_states"][-1, 0]) == (2, 3)
+    assert (draw["later_tag"][0, 0], draw["later_tag"][-1, 0]) == (2.5, 3.5)
 
 
 def test_termination_does_not_bootstrap() -> None:
     replay = _replay()
     replay.add("a", _rows(0, [1, 2, 4, 8], terminated=True), ended=True)
     assert _draw_from(replay, 2)["bootstrap"] == 0
+    assert _draw_from(replay, 2)["later_weights"] == pytest.approx([0.9, 0, 0]), "the end is not valued"
     assert _draw_from(replay, 1)["bootstrap"] == 0
     assert _draw_from(replay, 0)["bootstrap"] == pytest.approx(0.9**3), "the walk stops before the end"
     assert _draw_from(replay, 1)["returns"] == pytest.approx(2 + 0.9 * 4 + 0.81 * 8)

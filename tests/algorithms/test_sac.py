@@ -53,12 +53,14 @@ def _learner(**changes: Any) -> SACTorchLearner:
 
 def _batch(size: int = 8) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
+    bootstrap = torch.tensor([0.99] * (size - 2) + [0.0] * 2)
     return {
         "obs": torch.randn(size, 3, generator=generator),
-        "next_obs": torch.randn(size, 3, generator=generator),
+        "later_states": torch.randn(size, 1, 3, generator=generator),
+        "later_weights": bootstrap[:, None],
         "actions": 2 * torch.rand(size, 2, generator=generator) - 1,
         "returns": 0.1 * torch.randn(size, generator=generator),
-        "bootstrap": torch.tensor([0.99] * (size - 2) + [0.0] * 2),
+        "bootstrap": bootstrap,
     }
 
 
@@ -68,7 +70,7 @@ def test_losses_are_those_of_rllib() -> None:
     module = ours.module[DEFAULT_MODULE_ID].unwrapped()
     module.log_alpha.data.fill_(-2.0)
     out = module.forward_train(batch)
-    out |= {name: 0.1 * out[name] for name in ("q", "q_next", "log_pi_next")}
+    out |= {name: 0.1 * out[name] for name in ("q", "q_next", "later_log_pi")}
     loss = ours.compute_loss_for_module(module_id=DEFAULT_MODULE_ID, config=ours.config, batch=batch, fwd_out=out)
 
     theirs = RLlibSACConfig().training(gamma=0.99, initial_alpha=math.exp(-2)).build_learner(spaces=SPACES)
@@ -88,11 +90,28 @@ def test_losses_are_those_of_rllib() -> None:
             "q_target_next": out["q_next"],
             "q_curr": out["q_policy"],
             "logp_resampled": out["log_pi"],
-            "logp_next_resampled": out["log_pi_next"],
+            "logp_next_resampled": out["later_log_pi"][:, 0],
         },
     )
-    assert (out["q"] - ours._latest[4]).abs().max() < 1, "else this compares nothing"
+    assert (out["q"] - ours._latest.target).abs().max() < 1, "else this compares nothing"
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_entropy_of_every_state_of_the_walk() -> None:
+    """y = sum w_i r_i + w_3 Q' - alpha sum_{i=1}^{3} w_i log pi_i, by hand; the second walk terminates in s_2."""
+    learner = _learner(n_step=3, initial_temperature=0.5)
+    module = learner.module[DEFAULT_MODULE_ID].unwrapped()
+    batch = {
+        "returns": torch.tensor([1.0, 2.0]),
+        "bootstrap": torch.tensor([0.729, 0.0]),
+        "later_weights": torch.tensor([[0.9, 0.81, 0.729], [0.9, 0.0, 0.0]]),
+    }
+    two = torch.zeros(2)
+    out = {"q": torch.zeros(2, 2), "q_next": torch.tensor([10.0, 10.0]), "log_pi": two, "q_policy": two}
+    out |= {"later_log_pi": torch.tensor([[1.0, 2.0, 4.0]] * 2), "log_alpha": module.log_alpha}
+    learner.compute_loss_for_module(module_id=DEFAULT_MODULE_ID, config=learner.config, batch=batch, fwd_out=out)
+    expected = [1 + 0.729 * 10 - 0.5 * (0.9 * 1 + 0.81 * 2 + 0.729 * 4), 2 - 0.5 * 0.9 * 1]
+    assert learner._latest.target.tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_density_of_squashed_actions() -> None:

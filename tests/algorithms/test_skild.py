@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from pretrained import publish_pretrained, tiny_experiment
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.minibatch_utils import MiniBatchCyclicIterator, ShardBatchIterator
 from torch import Tensor
 
 from skild_ray.algorithms.pretrained import Pretrained, References, load_decoder
+from skild_ray.algorithms.replay import learner_shares
 from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
 from skild_ray.algorithms.skild.skild import make_skill_env
 from skild_ray.algorithms.train import metrics_row, module_weights
@@ -145,6 +149,42 @@ def test_demonstrations_have_their_share_of_every_batch(build: Build) -> None:
         np.testing.assert_allclose(drawn[name], values, atol=1e-5)
 
 
+def test_demonstrations_are_no_negatives_of_the_online_discriminator(build: Build) -> None:
+    algo = build(demonstration_share=0.5, discriminator_updates=0.5)
+    _finish(algo, until=600)
+    drawn = algo._draw(4, 32)
+    assert drawn["replayed_states"].shape == (4 * 32, 2)
+
+    def shares(states: NDArray) -> list[float]:
+        own = algo.replay.recent()["obs"], algo._demonstrated.recent()["obs"]
+        return [float((states[:, None] == rows).all(-1).any(-1).mean()) for rows in own]
+
+    assert shares(drawn["replayed_states"])[0] == 1, "all from the policy's own experience"
+    assert shares(drawn["replayed_states"])[1] < 0.5 <= shares(drawn["obs"])[1]
+
+
+@pytest.mark.parametrize("updates", [1, 2, 3, 8])
+@pytest.mark.parametrize("share", [24, 25])
+def test_every_learner_gets_the_mixture_of_every_batch(updates: int, share: int) -> None:
+    """By RLlib's own way of dealing rows out: to learners in shards, and to updates in minibatches."""
+    size, learners = 96, 4
+    source = np.tile(np.arange(size) < share, updates).astype(np.float32)
+    batch_number = np.repeat(np.arange(updates, dtype=np.float32), size)
+    rows = {"source": source, "number": batch_number}
+    dealt = {name: torch.from_numpy(learner_shares(column, updates, learners)) for name, column in rows.items()}
+    batch = MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(dealt)}, env_steps=updates * size)
+    for shard in ShardBatchIterator(batch, learners):
+        minibatches = list(
+            MiniBatchCyclicIterator(shard, minibatch_size=size // learners, num_epochs=1, shuffle_batch_per_epoch=False)
+        )
+        assert len(minibatches) == updates
+        for number, minibatch in enumerate(minibatches):
+            found = minibatch[DEFAULT_MODULE_ID]
+            assert (found["number"] == number).all(), "all learners are at the same batch"
+            assert len(found["source"]) == size // learners
+            assert abs(float(found["source"].sum()) - share / learners) < 1
+
+
 def test_results_name_what_happened(build: Build) -> None:
     algo = build(environment=VARIED, total_env_steps=2_000)
     result = _finish(algo)
@@ -185,6 +225,8 @@ def test_env_runners_act_with_the_learners_policy(build: Build) -> None:
 
 def test_two_learners(build: Build) -> None:
     algo = build(num_learners=2, discriminator_updates=0.5, learn_alphas=True, total_env_steps=800)
+    noise = [result.get() for result in algo.learner_group.foreach_learner(lambda _: torch.randn(4).tolist())]
+    assert noise[0] != noise[1]
     _finish(algo)
     states = algo.learner_group.foreach_learner(
         lambda learner: {name: value.cpu() for name, value in learner.module[DEFAULT_MODULE_ID].state_dict().items()}
@@ -327,15 +369,17 @@ def test_a_resumed_synchronous_run_equals_an_uninterrupted_one(
 # --- faults ---
 
 
-def test_what_was_resumed_and_has_not_learned_yet_reports_no_losses(
-    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_result_without_updates_reports_no_losses(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resumed: bool
 ) -> None:
     algo = build(1)
     _finish(algo, until=1_000)
     path = algo.save_to_path(str(tmp_path / "checkpoint"))
     assert "critic_loss" in metrics_row(algo.train(), algo, [], 0.0)
-    algo.restore_from_path(path)
-    monkeypatch.setattr(algo._runners, "fetch", list)  # slow runners, which have nothing yet
+    if resumed:
+        algo.restore_from_path(path)
+    monkeypatch.setattr(algo._runners, "fetch", list)  # runners that are slow, or lost
     row = metrics_row(algo.train(), algo, [], 0.0)
     assert row["updates"] > 0
     assert "critic_loss" not in row

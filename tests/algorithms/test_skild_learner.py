@@ -4,14 +4,16 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from torch import Tensor
 
+from skild_ray.algorithms.replay import SkillReplay
 from skild_ray.algorithms.skild import SkiLDTorchLearner, SkiLDTorchRLModule
-from skild_ray.algorithms.skild.skild_learner import discriminator_reward
+from skild_ray.algorithms.skild.losses import discriminator_reward
 from skild_ray.config import Algorithm
 
 Make = Callable[..., SkiLDTorchLearner]
@@ -31,12 +33,14 @@ def _losses(learner: SkiLDTorchLearner, out: dict[str, Tensor], **batch: Tensor)
     module = _module(learner)
     defaults = {"q": torch.zeros(2, 2), "q_policy": two, "q_next": two, "kl_prior": two, "kl_posterior": two}
     defaults |= {"logits": torch.zeros(2, 1), "log_alpha": module.log_alpha, "log_alpha_q": module.log_alpha_q}
-    defaults |= {"positive": two, "negative": two, "kl_prior_next": two, "kl_posterior_next": two, "next_logits": two}
+    defaults |= {"positive": two, "negative": two}
+    defaults |= dict.fromkeys(("later_kl_prior", "later_kl_posterior", "later_logits"), torch.zeros(2, 1))
     columns = {"returns": two, "n_step_weights": torch.ones(2, 1), "bootstrap": two} | batch
+    columns = {"later_weights": columns["bootstrap"][:, None]} | columns
     learner.compute_loss_for_module(
         module_id=DEFAULT_MODULE_ID, config=learner.config, batch=columns, fwd_out=defaults | out
     )
-    return {name: value.item() for name, value in learner._latest[3]._asdict().items()}
+    return {name: value.item() for name, value in learner._latest.update.losses._asdict().items()}
 
 
 def _target(learner: SkiLDTorchLearner, out: dict[str, Tensor], **batch: Tensor) -> list[float]:
@@ -117,7 +121,7 @@ def test_saturating_reward_jumps() -> None:
 
 def test_target_bootstraps(make_learner: Make) -> None:
     learner = make_learner(env_reward_weight=1.0)
-    out = {"q_next": _column(10.0, 10.0), "kl_prior_next": _column(7.0, 7.0)}
+    out = {"q_next": _column(10.0, 10.0), "later_kl_prior": torch.full((2, 1), 7.0)}
     target = _target(learner, out, returns=_column(1.0, 2.0), bootstrap=_column(0.9, 0.0))
     assert target == pytest.approx([1 + 9, 2], abs=1e-4)
 
@@ -127,14 +131,48 @@ def test_divergences_in_the_target(make_learner: Make, quirks: list[str], weight
     learner = make_learner(env_reward_weight=1.0, kl_in_target=True, alpha=0.5, alpha_q=3.0, reference_quirks=quirks)
     out = {
         "q_next": _column(10.0, 10.0),
-        "kl_prior_next": _column(4.0, 4.0),
-        "kl_posterior_next": _column(2.0, 2.0),
+        "later_kl_prior": torch.full((2, 1), 4.0),
+        "later_kl_posterior": torch.full((2, 1), 2.0),
         "logits": torch.full((2, 1), INSIDE),
-        "next_logits": _column(OUTSIDE, OUTSIDE),
+        "later_logits": torch.full((2, 1), OUTSIDE),
     }
     target = _target(learner, out, bootstrap=_column(0.9, 0.0))
     value = 10 - (1 - weight) * 0.5 * 4 - weight * 3 * 2
     assert target == pytest.approx([0.9 * value, 0.0], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ends_after", "terminated", "expected"),
+    [
+        # R is 1, 2, 4 at s_1, s_2, s_3 (D = 1, alpha_q = 1) and Q' is 10.
+        (5, False, 0.9**3 * 10 - (0.9 * 1 + 0.81 * 2 + 0.729 * 4)),
+        # The episode ends in s_2. A time limit bootstraps there, and charges R(s_2); a termination does neither.
+        (2, False, 0.81 * 10 - (0.9 * 1 + 0.81 * 2)),
+        (2, True, -0.9 * 1),
+    ],
+    ids=["inside", "time limit", "terminated"],
+)
+def test_divergences_at_every_state_of_the_walk(
+    make_learner: Make, ends_after: int, terminated: bool, expected: float
+) -> None:
+    """The n-step target with `kl_in_target`, by hand, on what the replay draws."""
+    replay = SkillReplay(10, 1, 1, n_step=3, discount=0.9, horizon=5, seed=0, columns={"kl": 1}, later=True)
+    kl = np.array([[100.0], [1.0], [2.0], [4.0], [50.0], [50.0]], np.float32)  # of s_0 .. s_5; R(s_0) is not in y
+    rows = {"obs": kl[:-1], "next_obs": kl[1:], "kl": kl[:-1], "next_kl": kl[1:], "actions": kl[:-1]}
+    rows |= {"rewards": np.zeros(5, np.float32), "k": np.full(5, 5), "terminated": np.zeros(5, np.float32)}
+    rows = {name: column[:ends_after] for name, column in rows.items()}
+    rows["terminated"] = np.float32([0] * (ends_after - 1) + [terminated])
+    replay.add("episode", rows, ended=True)
+    drawn = {name: torch.from_numpy(column) for name, column in replay.sample(50).items()}
+    first = [int(row) for row in torch.nonzero(drawn["obs"][:, 0] == 100)[:2, 0]]
+    batch = {name: column[first] for name, column in drawn.items()}
+
+    learner = make_learner(env_reward_weight=1.0, kl_in_target=True, n_step=3, alpha=7.0, alpha_q=1.0)
+    out = {"q_next": _column(10.0, 10.0), "logits": torch.full((2, 3), INSIDE)}
+    out |= {"later_logits": torch.full((2, 3), INSIDE), "later_kl_posterior": batch["later_kl"][..., 0]}
+    names = ("returns", "n_step_weights", "bootstrap", "later_weights")
+    target = _target(learner, out, **{name: batch[name] for name in names})
+    assert target == pytest.approx([expected] * 2, rel=1e-5)
 
 
 def test_critic_loss(make_learner: Make) -> None:
@@ -167,9 +205,9 @@ def test_support_is_that_of_the_first_state(make_learner: Make) -> None:
 def test_guidance_by_one_reference_alone(make_learner: Make, guidance: str, expected: float) -> None:
     learner = make_learner(guidance=guidance, alpha=0.5, alpha_q=3.0, kl_in_target=True, env_reward_weight=1.0)
     kl = {"kl_prior": _column(4.0, 4.0), "kl_posterior": _column(2.0, 2.0)}
-    kl |= {f"{name}_next": value for name, value in kl.items()}
+    kl |= {f"later_{name}": value[:, None] for name, value in kl.items()}
     for logit in (INSIDE, OUTSIDE, 0.0):
-        out = kl | {"logits": torch.full((2, 1), logit), "next_logits": _column(-logit, -logit)}
+        out = kl | {"logits": torch.full((2, 1), logit), "later_logits": torch.full((2, 1), -logit)}
         assert _losses(learner, out)["policy"] == pytest.approx(expected)
         assert _target(learner, out, bootstrap=_column(0.9, 0.0)) == pytest.approx([-0.9 * expected, 0.0], abs=1e-4)
 
@@ -187,7 +225,7 @@ def _alpha_gradients(learner: SkiLDTorchLearner, kl_prior: float, kl_posterior: 
             "logits": torch.full((2, 1), logit),
         },
     )
-    gradients = torch.autograd.grad(learner._latest[3].alphas, [module.log_alpha, module.log_alpha_q])
+    gradients = torch.autograd.grad(learner._latest.update.losses.alphas, [module.log_alpha, module.log_alpha_q])
     return [gradient.item() for gradient in gradients]
 
 
@@ -222,7 +260,7 @@ def test_alphas_are_detached_in_the_policy_loss(make_learner: Make) -> None:
     learner = make_learner(learn_alphas=True)
     module = _module(learner)
     _losses(learner, {"kl_prior": torch.ones(2, requires_grad=True)})
-    policy_loss = learner._latest[3].policy
+    policy_loss = learner._latest.update.losses.policy
     assert torch.autograd.grad(policy_loss, [module.log_alpha, module.log_alpha_q], allow_unused=True) == (None, None)
 
 
@@ -325,7 +363,8 @@ def test_online_discriminator_learns_the_labels(make_learner: Make, batch: Batch
     discriminator = _module(learner).discriminator
 
     def gap() -> float:
-        return (discriminator(batch["demonstration_states"]).mean() - discriminator(batch["obs"]).mean()).item()
+        positive, negative = (discriminator(batch[f"{name}_states"]).mean() for name in ("demonstration", "replayed"))
+        return (positive - negative).item()
 
     before = gap()
     _update(learner, batch, 30)
@@ -367,4 +406,4 @@ def test_everything_together_stays_finite(make_learner: Make, batch: Batch) -> N
         )
         _update(learner, batch, 3)
         assert all(torch.isfinite(value).all() for value in _module(learner).state_dict().values())
-        assert math.isfinite(learner._latest[3].total.item())
+        assert math.isfinite(learner._latest.update.losses.total.item())

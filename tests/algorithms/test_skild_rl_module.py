@@ -105,7 +105,7 @@ def test_values_of_a_training_pass(make_module: Make, batch: Batch) -> None:
     torch.testing.assert_close(out["q_next"], targets)
     torch.testing.assert_close(out["logits"], module.discriminator(batch["n_step_states"]))
     assert out["logits"].shape == (8, 3)
-    assert not {"kl_prior_next", "positive", "log_alpha"} & out.keys()
+    assert not {"later_kl_prior", "positive"} & out.keys()
 
 
 @pytest.mark.parametrize("name", ["prior", "posterior"])
@@ -117,13 +117,15 @@ def test_divergence_is_summed_over_dimensions(make_module: Make, batch: Batch, n
     torch.testing.assert_close(module.forward_train(batch)[f"kl_{name}"], expected)
 
 
-def test_next_divergence_is_the_next_state_s(make_module: Make, batch: Batch) -> None:
+def test_later_divergences_are_of_their_own_states(make_module: Make, batch: Batch) -> None:
     module = make_module(kl_in_target=True)
     out = module.forward_train(batch)
-    policy = module.policy(batch["next_obs"])
-    expected = policy.kl(Gaussian(batch["next_prior_mean"], batch["next_prior_log_std"])).sum(-1)
-    torch.testing.assert_close(out["kl_prior_next"], expected.detach())
-    torch.testing.assert_close(out["next_logits"], module.discriminator(batch["next_obs"]))
+    for step in range(3):
+        policy = module.policy(batch["later_states"][:, step])
+        for name in ("prior", "posterior"):
+            reference = Gaussian(batch[f"later_{name}_mean"][:, step], batch[f"later_{name}_log_std"][:, step])
+            torch.testing.assert_close(out[f"later_kl_{name}"][:, step], policy.kl(reference).sum(-1).detach())
+    torch.testing.assert_close(out["later_logits"], module.discriminator(batch["later_states"]))
 
 
 def test_sampled_divergence_estimates_the_analytic_one(make_module: Make, batch: Batch) -> None:
@@ -159,7 +161,7 @@ def test_where_gradients_go(make_module: Make, batch: Batch) -> None:
     assert _parts_with_gradient(module, out["q_policy"].sum()) == {"policy"}
     assert _parts_with_gradient(module, (out["kl_prior"] + out["kl_posterior"]).sum()) == {"policy"}
     assert _parts_with_gradient(module, (out["positive"] - out["negative"]).sum()) == {"discriminator"}
-    for name in ("q_next", "logits", "kl_prior_next", "kl_posterior_next", "next_logits", "log_sigma"):
+    for name in ("q_next", "logits", "later_kl_prior", "later_kl_posterior", "later_logits", "log_sigma"):
         assert not out[name].requires_grad, name
     assert all(p.requires_grad for p in module.critics.parameters()), "protected during the policy's pass only"
 
@@ -168,7 +170,7 @@ def test_online_discriminator_sees_demonstrations_and_replay(make_module: Make, 
     module = make_module(discriminator_updates=0.5, discriminator_noise=0.0)
     out = module.forward_train(batch)
     torch.testing.assert_close(out["positive"], module.discriminator(batch["demonstration_states"]))
-    torch.testing.assert_close(out["negative"], module.discriminator(batch["obs"]))
+    torch.testing.assert_close(out["negative"], module.discriminator(batch["replayed_states"]))
 
 
 @pytest.mark.parametrize(

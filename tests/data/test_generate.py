@@ -1,3 +1,4 @@
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from minari.cli import app as minari_cli
 from typer.testing import CliRunner
 
 from skild_ray.config import Environment, Experiment, Generate, Source
-from skild_ray.data.collect import Request, collect
+from skild_ray.data.collect import RECORDING_VERSION, Failure, Request, Spent, collect
+from skild_ray.data.describe import describe_dataset
 from skild_ray.data.formats import load_dataset
 from skild_ray.data.generate import dataset_id, generate
-from skild_ray.data.minari_store import MinariWriter
+from skild_ray.data.minari_store import MinariWriter, read_minari
 from skild_ray.data.sources import generate_named, load_sources
+from skild_ray.envs import make_env
 from skild_ray.errors import ConfigError, DataError
 
 LINE = Environment(id="line_world:LineEnv")
@@ -56,9 +59,16 @@ def test_content_does_not_depend_on_the_number_of_workers(minari_root: Path, mon
 
 def test_failed_episodes_are_replaced_by_the_next_ones() -> None:
     environment = Environment(id="line_world:LineEnv", kwargs={"hopeless": 0.3})
-    data = load_dataset(generate(walk(10), environment, seed=0))
+    name = generate(walk(10), environment, seed=0)
+    data = load_dataset(name)
     assert data.num_episodes == 10
     assert all(observations[-1, 0] > 0.4 for observations, _ in map(data.episode, range(10)))
+    outcomes = collect(Request.of(walk(10), environment, 0), first=0, count=30)
+    dropped = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    before_the_last = [failure for failure in dropped if failure.index - dropped.index(failure) < 10]
+    assert before_the_last and {failure.env_steps for failure in dropped} == {40}
+    assert Spent.on(name) == Spent(len(data), 40 * len(before_the_last), len(before_the_last))
+    assert f"{len(data) + 40 * len(before_the_last)} env steps" in dict(describe_dataset(name))["generated in"]
 
 
 def test_an_equal_request_is_reused_and_another_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +115,12 @@ def test_named_data_sets(minari_root: Path, capsys: pytest.CaptureFixture[str]) 
     assert not capsys.readouterr().out
     with pytest.raises(DataError, match=r"'line/play-v0' already, with other content: .* 'minari delete line/play-v0'"):
         generate_named(world.model_copy(update={"seed": 1}), None)
+    storage = stored["play-v0"].storage
+    facts = storage.metadata["skild_ray"]
+    assert facts["request"].pop("recording") == RECORDING_VERSION
+    storage.update_metadata({"skild_ray": facts})
+    with pytest.raises(DataError, match="with other content"):  # from before executed actions were recorded
+        generate_named(world, None)
 
 
 def test_minari_describes_a_data_set() -> None:
@@ -114,6 +130,7 @@ def test_minari_describes_a_data_set() -> None:
     text = " ".join(shown.output.split())
     assert "2 episodes of the scripted expert line_world:LineExpert in line_world:LineEnv with" in text
     assert "max_episode_steps=30, seed 3; noise of std 0.25 on the executed actions" in text
+    assert re.search(r"It took \d+ env steps; no episode was dropped\.", text)
     assert "Sub-tasks: goal. The order of each episode is its metadata subtasks." in text
     assert "scripted expert line_world:LineExpert" in text
 
@@ -124,7 +141,7 @@ def test_seeds_give_different_data() -> None:
     )
 
 
-def test_noise_is_executed_but_not_recorded() -> None:
+def test_noise_is_on_the_executed_actions_only() -> None:
     clean, noisy = (
         collect(Request.of(walk(1, action_noise=noise), LINE, 0), first=0, count=1)[0] for noise in (0.0, 0.5)
     )
@@ -132,7 +149,34 @@ def test_noise_is_executed_but_not_recorded() -> None:
     assert np.array_equal(clean.actions[:shared], noisy.actions[:shared])
     moved = np.diff(noisy.observations[:, 0])
     assert not np.allclose(moved, 0.1 * noisy.actions[:, 0], atol=1e-3)
-    assert np.abs(moved).max() <= 0.1 + 1e-6
+    assert np.allclose(moved, 0.1 * noisy.executed_actions[:, 0], atol=1e-6)
+    assert np.abs(noisy.executed_actions).max() <= 1
+    assert clean.executed_actions is None, "they are the same"
+
+
+LIGHT = Environment(id="skild_ray/Kitchen-v0", kwargs={"task": ["light switch"], "observation": "qpos"})
+
+
+@pytest.mark.parametrize(("environment", "noise"), [(Environment(id="skild_ray/Maze-v0"), 0.5), (LIGHT, 0.1)])
+def test_executed_actions_lead_from_the_seed_to_the_stored_states(environment: Environment, noise: float) -> None:
+    expert = "maze" if "Maze" in environment.id else "kitchen"
+    name = generate(Generate(expert=expert, episodes=1, action_noise=noise), environment, seed=0)
+    (episode,) = read_minari(name, rewards=True)
+    env = make_env(environment.id, environment.kwargs)
+
+    def play(actions: np.ndarray) -> list[np.ndarray]:
+        states, over = [env.reset(seed=episode.seed)[0]], False
+        for action in actions:
+            if not over:
+                state, _, terminated, truncated, _ = env.step(action)
+                states.append(state)
+                over = terminated or truncated
+        return states
+
+    assert np.array_equal(play(episode.executed_actions), episode.observations)
+    intended = play(episode.actions)
+    assert np.abs(intended[1] - episode.observations[1]).max() > 1e-3, "already in the first step"
+    assert np.abs(intended[-1] - episode.observations[len(intended) - 1]).max() > 0.05
 
 
 def test_long_episodes_are_kept_whole() -> None:
@@ -142,6 +186,7 @@ def test_long_episodes_are_kept_whole() -> None:
     assert len(episode.observations) == len(episode.actions) + 1 == len(episode.rewards) + 1
     moved = np.diff(episode.observations[:, 0])
     assert np.abs(moved - 0.1 * episode.actions[:, 0]).mean() < 0.01
+    assert np.allclose(moved, 0.1 * episode.executed_actions[:, 0], atol=1e-4)
 
 
 def test_an_expert_that_mostly_fails_is_an_error(minari_root: Path) -> None:

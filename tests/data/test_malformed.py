@@ -189,6 +189,14 @@ def test_a_group_of_arrays_is_wanted(tmp_path: Path) -> None:
         load_dataset(dataset)
 
 
+def test_executed_actions_are_numbers(minari_root: Path) -> None:
+    dataset, path = write("minari", minari_root.parent)
+    with h5py.File(path, "a") as file:
+        file["episode_1/infos/executed_actions"] = np.full((STEPS, 1), b"x")
+    with pytest.raises(DataError, match=r"'executed_actions' in the infos of episode 1 is text, not real numbers"):
+        load_rewarded_episodes(dataset, LineEnv())
+
+
 def test_a_flat_file_whose_marks_never_end_an_episode(tmp_path: Path) -> None:
     dataset, path = write("d4rl", tmp_path)
     change(path, "timeouts", np.zeros_like)

@@ -140,6 +140,16 @@ def test_source_of_demonstrations_only_is_dropped(make_trajectories: MakeTraject
     assert not _rows(problem.batch()[1]) & _known_rows(demonstrations)
 
 
+def test_a_source_may_be_left_out_of_the_negatives(make_trajectories: MakeTrajectories) -> None:
+    play, repetitions = make_trajectories(12), make_trajectories(9, seed=2, centre=3.0)
+    demonstrations = make_trajectories(4, seed=1, centre=3.0)
+    task_agnostic = [{"dataset": "x"}, {"dataset": "x", "weight": 3, "negatives": False}]
+    sources = {"task_agnostic": task_agnostic, "demonstrations": [{"dataset": "x"}]}
+    problem = DemoDiscriminatorProblem(_inputs([play, repetitions], [demonstrations], data=sources), seed=0)
+    negatives = _rows(problem.batch()[1]) | _rows(problem.validation()[0][1])
+    assert negatives <= _known_rows(play)
+
+
 def test_equal_sets_are_still_trained_on(make_trajectories: MakeTrajectories) -> None:
     demonstrations = make_trajectories(4, seed=1)
     problem = DemoDiscriminatorProblem(_inputs([demonstrations], [demonstrations]), seed=0)

@@ -21,7 +21,7 @@ from skild_ray.envs.action_env import ActionVectorEnv
 from skild_ray.envs.registry import make_env
 
 ACTION_ENV = "skild_ray/actions"
-COLUMNS = ("obs", "actions", "returns", "next_obs", "bootstrap")
+COLUMNS = ("obs", "actions", "returns", "bootstrap", "later_states", "later_weights")
 
 
 def make_action_env(context: Mapping[str, Any]) -> ActionVectorEnv:
@@ -63,7 +63,7 @@ class SACConfig(OffPolicyConfig):
         return super().from_experiment(experiment).training(**experiment.sac.model_dump()).demonstrations(*sources)
 
     def demonstrations(self, *sources: str | Source) -> Self:
-        """Name the stored data sets that hold the demonstrations; they must have rewards."""
+        """Name the stored data sets that hold the demonstrations; see `load_rewarded_episodes` for their rewards."""
         found = [Source(dataset=source) if isinstance(source, str) else source for source in sources]
         self.demonstration_sources = [source.model_dump() for source in found]
         return self
@@ -128,6 +128,7 @@ class SAC(OffPolicy):
                 horizon=1,
                 seed=int(seed),
                 columns={},
+                later=True,
             )
             for capacity, seed in zip(
                 capacities, np.random.SeedSequence([config.seed or 0, 2]).generate_state(2), strict=True

@@ -18,20 +18,32 @@ class SACLosses(NamedTuple):
     alpha: Tensor
 
 
+class _Latest(NamedTuple):
+    """The last update, kept for its metrics."""
+
+    module_id: str
+    batch: Mapping[str, Tensor]
+    out: Mapping[str, Tensor]
+    losses: SACLosses
+    target: Tensor
+
+
 class SACTorchLearner(TorchLearner):
     """Soft actor-critic with a learned temperature (Haarnoja et al., 2018).
 
-    With the target entropy H = -action_dim:
+    With the target entropy H = -action_dim, a walk of n steps from (s_0, a_0) to s_n whose weights are w_i = gamma^i (0
+    after the end of an episode, w_n = 0 where it terminates), and a_i' ~ pi(s_i):
 
-        y      = r + gamma (1 - terminated) [ min_j Q'_j(s', a') - alpha log pi(a'|s') ],   a' ~ pi(s')
-        critic = sum_j 1/2 (Q_j(s, a) - y)^2
-        policy = alpha log pi(a~|s) - min_j Q_j(s, a~),   a~ ~ pi(s)
-        alpha  = -log alpha (log pi(a~|s) + H)
+        y      = sum_{i=0}^{n-1} w_i r_i + w_n min_j Q'_j(s_n, a_n') - alpha sum_{i=1}^{n} w_i log pi(a_i'|s_i)
+        critic = sum_j 1/2 (Q_j(s_0, a_0) - y)^2
+        policy = alpha log pi(a~|s_0) - min_j Q_j(s_0, a~),   a~ ~ pi(s_0)
+        alpha  = -log alpha (log pi(a~|s_0) + H)
 
-    The losses are summed and differentiated once; no parameter is in two of them. A batch has r under `returns` and
-    gamma (1 - terminated) under `bootstrap`; with `n_step` r is the discounted sum of n rewards, gamma its n-th power
-    and s' the state behind them, without correction for the policy that chose the actions between.
+    The losses are summed and differentiated once; no parameter is in two of them. Rewards of a walk are not corrected
+    for the policy that chose its actions; its entropies are those of the current policy.
     """
+
+    _latest: _Latest
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         module: SACTorchRLModule = self._module[module_id].unwrapped()
@@ -56,14 +68,15 @@ class SACTorchLearner(TorchLearner):
         module: SACTorchRLModule = self._module[module_id].unwrapped()
         out, log_alpha = fwd_out, fwd_out["log_alpha"]
         alpha = log_alpha.detach().exp()
-        target = batch["returns"] + batch["bootstrap"] * (out["q_next"] - alpha * out["log_pi_next"])
+        entropy_cost = alpha * (batch["later_weights"] * out["later_log_pi"]).sum(-1)
+        target = batch["returns"] + batch["bootstrap"] * out["q_next"] - entropy_cost
         target_entropy = -float(module.action_space.shape[0])
         losses = SACLosses(
             critic=0.5 * (out["q"] - target).square().mean(1).sum(),
             policy=(alpha * out["log_pi"] - out["q_policy"]).mean(),
             alpha=-(log_alpha * (out["log_pi"].detach() + target_entropy)).mean(),
         )
-        self._latest = (module_id, batch, out, losses, target)
+        self._latest = _Latest(module_id, batch, out, losses, target)
         return losses.critic + losses.policy + losses.alpha
 
     def apply_gradients(self, gradients_dict: Mapping[Any, Tensor]) -> None:

@@ -53,10 +53,11 @@ class SACTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         Returns:
             q [2, B]: critics at (s, a) of the batch.
             q_policy [B], log_pi [B]: smaller critic and log pi at (s, a ~ pi(s)), gradient to the policy only.
-            q_next [B], log_pi_next [B]: smaller target critic and log pi at (s', a' ~ pi(s')), no gradient.
+            later_log_pi [B, n]: log pi at (s_i, a_i ~ pi(s_i)) for the states s_1 .. s_n of the walk, no gradient.
+            q_next [B]: smaller target critic at (s_n, a_n), no gradient.
             log_sigma [B]: mean log sigma of the policy at s.
         """
-        states, next_states = batch[Columns.OBS], batch["next_obs"]
+        states, later_states = batch[Columns.OBS], batch["later_states"]
         policy = self._gaussian(states)
         out = {
             "q": self.critics(torch.cat([states, batch[Columns.ACTIONS]], -1)),
@@ -67,8 +68,8 @@ class SACTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         out["q_policy"] = self.critics(torch.cat([states, actions], -1)).amin(0)
         self.critics.requires_grad_(True)
         with torch.no_grad():
-            next_actions, out["log_pi_next"] = squashed_sample(self._gaussian(next_states))
-            out["q_next"] = self.target_critics(torch.cat([next_states, next_actions], -1)).amin(0)
+            later_actions, out["later_log_pi"] = squashed_sample(self._gaussian(later_states))
+            out["q_next"] = self.target_critics(torch.cat([later_states, later_actions], -1)[:, -1]).amin(0)
         out["log_alpha"] = self.log_alpha
         return out
 
@@ -77,7 +78,7 @@ class SACTorchRLModule(TorchRLModule, InferenceOnlyAPI):
 
 
 def squashed_sample(gaussian: Gaussian) -> tuple[Tensor, Tensor]:
-    """a = tanh(u), u ~ N reparameterised, [B, D], and its log-density log N(u) - sum log(1 - tanh^2 u), [B]."""
+    """a = tanh(u), u ~ N reparameterised, [..., D], and its log-density log N(u) - sum log(1 - tanh^2 u), [...]."""
     u = gaussian.sample()
     # log(1 - tanh^2 u) without the cancellation at large |u|
     log_slope = 2 * (math.log(2) - u - nn.functional.softplus(-2 * u))

@@ -124,9 +124,6 @@ class SkiLD(OffPolicy):
         super().setup(config)
         self._references = References(pretrained, settings.posterior_scale)
         latent_dim = pretrained.experiment.skill.latent_dim
-        widths = dict.fromkeys(References.NAMES, latent_dim)
-        if settings.kl_in_target:
-            widths |= {f"next_{name}": width for name, width in widths.items()}
         seed = config.seed or 0
         new_replay = functools.partial(
             SkillReplay,
@@ -135,7 +132,8 @@ class SkiLD(OffPolicy):
             n_step=settings.n_step,
             discount=settings.discount,
             horizon=self._horizon,
-            columns=widths,
+            columns=dict.fromkeys(References.NAMES, latent_dim),
+            later=settings.kl_in_target,
         )
         self.replay = new_replay(settings.replay_capacity, seed=seed)
         self._demonstrated: SkillReplay | None = None
@@ -180,7 +178,8 @@ class SkiLD(OffPolicy):
         pretrained = self._pretrained
         experiment = load_experiment(pretrained.demo_discriminator.path / "config.yaml")
         model = load_skill_model(pretrained.skill_prior)
-        episodes = load_demonstrations(stored_demonstrations(experiment), self.config.low_level)
+        sources = stored_demonstrations(experiment)
+        episodes = load_demonstrations(sources, self.config.low_level, self.settings.uses_env_reward)
         return [part for rows in episodes for part in skill_rows(rows, model, self._horizon)]
 
     def _draw(self, updates: int, size: int) -> dict[str, NDArray]:
@@ -190,11 +189,11 @@ class SkiLD(OffPolicy):
             given = round(size * self.settings.demonstration_share)
             drawn = draw_batches([(self._demonstrated, given), (self.replay, size - given)], updates)
         if self.settings.discriminator_rate > 0:
-            drawn["demonstration_states"] = self._draw_demonstrations(updates * size)
+            rows = self._rng.integers(len(self._demonstrations), size=updates * size)
+            drawn["demonstration_states"] = self._demonstrations[rows]
+            # Not the batch's states, which may be demonstrations: to D they would be both.
+            drawn["replayed_states"] = self.replay.sample_observations(updates * size)
         return drawn
-
-    def _draw_demonstrations(self, size: int) -> NDArray:
-        return self._demonstrations[self._rng.integers(len(self._demonstrations), size=size)]
 
     def _own_state(self) -> dict[str, Any]:
         state = {"rng": self._rng.bit_generator.state, "pretrained": self._pretrained.hashes}

@@ -110,17 +110,19 @@ class SkiLDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         return {Columns.ACTIONS: self.squash(self.policy(batch[Columns.OBS]).sample())}
 
     def _forward_train(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
-        """Everything the losses of `SkiLDTorchLearner` are made of.
+        """Everything that `skild_losses` is made of, at the states s_0 .. s_n of each walk.
 
         Returns:
-            q [2, B]: critics at (s, z) of the batch.
-            q_policy [B]: smaller critic at (s, z ~ pi(s)), gradient to the policy only.
-            q_next [B]: smaller target critic at (s', z' ~ pi(s')), no gradient.
-            kl_prior, kl_posterior [B]: divergences at s, gradient to the policy only.
-            kl_prior_next, kl_posterior_next [B], next_logits [B]: the same and d at s'; only with `kl_in_target`.
-            logits [B, n]: d at the n-step states, no gradient.
-            log_sigma [B]: mean log-sigma of the policy at s.
-            positive, negative [B']: d on demonstrations and on replayed states; only with an online discriminator.
+            q [2, B]: critics at (s_0, z_0) of the batch.
+            q_policy [B]: smaller critic at (s_0, z ~ pi(s_0)), gradient to the policy only.
+            q_next [B]: smaller target critic at (s_n, z ~ pi(s_n)), no gradient.
+            kl_prior, kl_posterior [B]: divergences at s_0, gradient to the policy only.
+            logits [B, n]: d at s_0 .. s_{n-1}, no gradient.
+            later_kl_prior, later_kl_posterior, later_logits [B, n]: divergences and d at s_1 .. s_n, no gradient; only
+                with `kl_in_target`.
+            log_sigma [B]: mean log-sigma of the policy at s_0.
+            log_alpha, log_alpha_q: scalars.
+            positive, negative [B]: d on demonstrations and on replayed states; only with an online discriminator.
         """
         observations, next_observations = batch[Columns.OBS], batch["next_obs"]
         states, next_states = self.critic_inputs(observations), self.critic_inputs(next_observations)
@@ -128,6 +130,8 @@ class SkiLDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         out = {
             "q": self.critics(torch.cat([states, batch[Columns.ACTIONS]], -1)),
             "log_sigma": policy.log_std.detach().mean(-1),
+            "log_alpha": self.log_alpha,
+            "log_alpha_q": self.log_alpha_q,
         }
         self.critics.requires_grad_(False)
         out["q_policy"] = self.critics(torch.cat([states, self.squash(policy.sample())], -1)).amin(0)
@@ -140,17 +144,20 @@ class SkiLDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
             out["q_next"] = self.target_critics(torch.cat([next_states, next_latents], -1)).amin(0)
             out["logits"] = self.discriminator(batch["n_step_states"])
             if self.settings.kl_in_target:
-                prior, posterior = reference_gaussians(batch, "next_")
-                out["kl_prior_next"] = self._divergence(next_policy, prior)
-                out["kl_posterior_next"] = self._divergence(next_policy, posterior)
-                out["next_logits"] = self.discriminator(next_observations)
+                later_policy = self._along(batch["later_states"])
+                prior, posterior = reference_gaussians(batch, "later_")
+                out["later_kl_prior"] = self._divergence(later_policy, prior)
+                out["later_kl_posterior"] = self._divergence(later_policy, posterior)
+                out["later_logits"] = self.discriminator(batch["later_states"])
         if self.online_discriminator:
             noise = self.settings.discriminator_noise
-            both = torch.cat([batch["demonstration_states"], observations])
+            both = torch.cat([batch["demonstration_states"], batch["replayed_states"]])
             out["positive"], out["negative"] = self.discriminator(both, noise).chunk(2)
-        if self.settings.learn_alphas:
-            out["log_alpha"], out["log_alpha_q"] = self.log_alpha, self.log_alpha_q
         return out
+
+    def _along(self, states: Tensor) -> Gaussian:
+        """The policy at all states of walks, [B, n, observation_dim] -> [B, n, D]."""
+        return Gaussian(*(part.unflatten(0, states.shape[:2]) for part in self.policy(states.flatten(0, 1))))
 
     def _divergence(self, policy: Gaussian, reference: Gaussian) -> Tensor:
         """KL(pi || reference) [B] in u-space, analytic or a mean over reparameterised samples; gradient to pi only."""
