@@ -48,7 +48,8 @@ def measure(run_dir: Path, episodes: int, seed: int, unseen: str | None) -> dict
     experiment = pretrained.experiment
     model, posterior = load_skill_model(pretrained.skill_prior), load_head(pretrained.skill_posterior)
     sources = load_sources(experiment.data.demonstrations, experiment, "demonstrations")
-    splits = [source.split(experiment.data.validation_fraction, experiment.seed) for source in sources]
+    long = [source.at_least(experiment.skill.horizon) for source in sources]
+    splits = [source.split(experiment.data.validation_fraction, experiment.seed) for source in long]
     held_out = [part for _, part in splits]
     results: dict[str, Any] = {"run": str(run_dir), "episodes": episodes, "seed": seed}
 

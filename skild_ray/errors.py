@@ -6,6 +6,12 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def described(error: BaseException) -> str:
+    """Its type and what it says, in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def last_line(error: BaseException) -> str:
     """The last line of what it says: the cause, where Ray has wrapped a worker's traceback around it."""
     lines = str(error).strip().splitlines()
@@ -30,3 +36,7 @@ class DataError(SkildError):
 
 class ArtifactError(SkildError):
     """A missing, truncated or mismatched artifact of a stage, or a run directory that cannot be written."""
+
+
+class EnvironmentFault(SkildError):
+    """An environment raised in the middle of an episode, or returned what nothing can be learned from."""

@@ -1,5 +1,6 @@
 """Runs the stages in order: each knows what it needs, and is skipped where its artifact is still up to date."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -12,6 +13,8 @@ from skild_ray.cluster import connect
 from skild_ray.config import Experiment, fingerprint, load_experiment, to_yaml
 from skild_ray.data.sources import load_sources, stored_demonstrations
 from skild_ray.data.trajectories import Trajectories
+from skild_ray.envs import make_env
+from skild_ray.envs.try_out import try_out
 from skild_ray.errors import ArtifactError, ConfigError
 from skild_ray.lock import locked
 from skild_ray.offline.loop import PROBLEMS, STAGE_DATA, train_stage
@@ -59,6 +62,7 @@ class Run:
         self._data: dict[str, list[Trajectories]] = {}
         self._transitions: str | None = None
         self._unchecked: list[str] = []
+        self._tried = False
 
     def train(self, stage: str) -> Artifact:
         """The artifact of one stage: the existing one if it was made from the same inputs, else a new one.
@@ -239,6 +243,7 @@ class Run:
         if experiment.sac is None and experiment.algorithm.demonstration_share == 0:
             return {}
         if self._transitions is None:
+            self._try_environment()
             rewarded = experiment.sac is not None or experiment.algorithm.uses_env_reward
             rows = load_demonstrations(stored_demonstrations(experiment), experiment.environment, rewarded)
             self._transitions = demonstrations_fingerprint(rows)
@@ -246,6 +251,7 @@ class Run:
 
     def _load(self, kind: DataKind) -> list[Trajectories]:
         if kind not in self._data:
+            self._try_environment()
             self._data[kind] = load_sources(
                 getattr(self.experiment.data, kind),
                 self.experiment,
@@ -254,3 +260,11 @@ class Run:
                 before_generating=self._check_resources,
             )
         return self._data[kind]
+
+    def _try_environment(self) -> None:
+        """Try the environment out, once: before data are made in it and stages trained for it."""
+        if not self._tried:
+            environment = self.experiment.environment
+            with contextlib.closing(make_env(environment.id, environment.kwargs)) as env:
+                try_out(env, environment.id)
+            self._tried = True

@@ -18,7 +18,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.debug import update_global_seed_if_necessary
 from ray.util.placement_group import get_current_placement_group
 
-from skild_ray.errors import SkildError
+from skild_ray.errors import SkildError, described
 
 REBUILDS_PER_REQUEST = 10
 REBUILDS, REBUILD_WINDOW = 20, 2_000  # at most so many within so many skill steps
@@ -38,8 +38,8 @@ class Fragment(NamedTuple):
     metrics: Any
     seconds: float
     """How long it took there."""
-    failures: list[str]
-    """What the environment raised meanwhile, once for each time it was rebuilt."""
+    failures: list[tuple[str, str]]
+    """What went wrong with the environment meanwhile, kind and description, once for each time it was rebuilt."""
 
 
 class EnvironmentKeepsFailing(Exception):
@@ -53,7 +53,7 @@ class SkillEnvRunner(SingleAgentEnvRunner):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        self.failures: list[str] = []
+        self.failures: list[tuple[str, str]] = []
         super().__init__(**kwargs)
 
     def answer(self, state: dict[str, Any]) -> Fragment:
@@ -91,7 +91,8 @@ class SkillEnvRunner(SingleAgentEnvRunner):
             return ENV_STEP_FAILURE
 
     def _rebuild(self, error: Exception) -> None:
-        self.failures.append(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        kind = type(error.__cause__ or error).__name__
+        self.failures.append((kind, str(error) if isinstance(error, SkildError) else described(error)))
         if len(self.failures) > REBUILDS_PER_REQUEST:
             self._needs_initial_reset = True
             raise EnvironmentKeepsFailing
@@ -233,24 +234,23 @@ class EnvRunners:
         self._known |= set(back)
         return back
 
-    def count_rebuilds(self, failures: Sequence[str], skill_steps: int) -> None:
-        """Count what the environment raised within one request; `skill_steps` is when.
+    def count_rebuilds(self, failures: Sequence[tuple[str, str]], skill_steps: int) -> None:
+        """Count the environment's failures within one request, see `Fragment`; `skill_steps` is when.
 
         Raises:
             SkildError: the environment fails again and again.
         """
-        for reason in failures:
-            kind = reason.split(":")[0]
+        for kind, description in failures:
             if kind not in self._reasons:
                 self._reasons.add(kind)
-                print(f"environment: {reason}; it is rebuilt, counted as environment_rebuilds", flush=True)
+                print(f"{description}; it is rebuilt, counted as environment_rebuilds", flush=True)
         self.faults["environment_rebuilds"] += len(failures)
         self._rebuilt_at = [*self._rebuilt_at, *[skill_steps] * len(failures)][-REBUILDS:]
         in_window = sum(skill_steps - at < REBUILD_WINDOW for at in self._rebuilt_at)
         if in_window == REBUILDS or len(failures) > REBUILDS_PER_REQUEST:
             raise SkildError(
-                f"the environment fails too often: {in_window} times within the last {REBUILD_WINDOW} skill steps, "
-                f"last with {failures[-1]}"
+                f"the environment fails too often: {in_window} times within the last {REBUILD_WINDOW} skill steps; "
+                f"last: {failures[-1][1]}"
             )
 
     def _notice_lost(self, why: str) -> None:

@@ -18,8 +18,9 @@ from skild_ray.algorithms.sac import SACConfig
 from skild_ray.algorithms.skild import SkiLDConfig
 from skild_ray.artifacts import Artifact, publish, work_folder, writable
 from skild_ray.config import Experiment
-from skild_ray.envs.conventions import subtasks_of, try_out
-from skild_ray.errors import ConfigError, SkildError, one_line
+from skild_ray.envs.conventions import subtasks_of
+from skild_ray.envs.try_out import try_out
+from skild_ray.errors import ConfigError, SkildError, described
 from skild_ray.interruption import Interruption, Stopped
 from skild_ray.progress import TaskProgress
 from skild_ray.resources import Waiting, downstream_requests, with_gpu_learner
@@ -128,7 +129,7 @@ def publish_policy(
 
 
 def try_environment(config: OffPolicyConfig) -> list[str]:
-    """One reset and one step: an environment that never works is told before anything is started.
+    """Try the environment out, alone and with a skill: what could not be learned from is found before training starts.
 
     Returns the names of its sub-tasks, numbers where it draws them anew for every episode.
     """
@@ -143,9 +144,7 @@ def try_environment(config: OffPolicyConfig) -> list[str]:
     except SkildError:
         raise
     except Exception as error:  # whatever a user's environment raises
-        raise SkildError(
-            f"environment {config.low_level_env!r} fails: {type(error).__name__}: {one_line(error)}"
-        ) from error
+        raise SkildError(f"environment {config.low_level_env!r} fails: {described(error)}") from error
     finally:
         env.close()
 

@@ -9,12 +9,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 from skild_ray.config import Environment, Generate, Section
 from skild_ray.data.episode import Episode
 from skild_ray.data.minari_store import read_metadata
 from skild_ray.envs import make_env
-from skild_ray.envs.conventions import SOLVED, subtasks_of
+from skild_ray.envs.conventions import ACTION_TOLERANCE, LIMIT_KEY, SOLVED, subtasks_of
 from skild_ray.errors import ConfigError, SkildError
 from skild_ray.experts import Expert, load_expert
 
@@ -163,6 +164,8 @@ def _play(
     while True:
         # Runs millions of times: a handful of array writes around expert and physics, nothing else.
         action = act(observation)
+        if not steps and np.shape(action) != low.shape:  # anything that broadcasts could be stored below
+            raise ValueError(f"the expert's action has shape {np.shape(action)}, the environment's {low.shape}")
         actions[steps] = action
         if action_noise:
             action = np.minimum(np.maximum(actions[steps] + noise[steps], low), high)
@@ -174,7 +177,7 @@ def _play(
             break
         if steps == capacity:
             if capacity >= MAX_EPISODE_STEPS:
-                raise RuntimeError(f"the episode did not end within {capacity} steps")
+                raise RuntimeError(f"the episode did not end within {capacity:,} steps; set {LIMIT_KEY}")
             observations = np.concatenate((observations, np.empty_like(observations[1:])))
             actions = np.concatenate((actions, np.empty_like(actions)))
             rewards = np.concatenate((rewards, np.empty_like(rewards)))
@@ -185,6 +188,22 @@ def _play(
     # The same float32 arithmetic as in the loop, so the same bits.
     executed = np.clip(actions[:steps] + noise[:steps], low, high) if action_noise else None
     observations, actions = observations[: steps + 1].copy(), actions[:steps].copy()
-    if not (np.isfinite(observations).all() and np.isfinite(actions).all()):
-        raise ValueError("an observation or action is not finite")
+    _require_usable(observations, actions, rewards[:steps])
     return Episode(observations, actions, rewards[:steps].copy(), bool(terminated), seed, names, executed)
+
+
+def _require_usable(observations: NDArray, actions: NDArray, rewards: NDArray) -> None:
+    """Raise ValueError, which names the step, where a value is not finite or an action is not in [-1, 1]."""
+    found = []
+    for name, values, wrong, first in (
+        ("action", actions, ~(np.abs(actions) <= 1 + ACTION_TOLERANCE), 1),
+        ("reward", rewards, ~np.isfinite(rewards), 1),
+        ("observation", observations, ~np.isfinite(observations), 0),
+    ):
+        if wrong.any():
+            row, *column = np.argwhere(wrong)[0]
+            place = f" in column {column[0]}" if column else ""
+            wanted = "; the expert's actions must be in [-1, 1]" if name == "action" else ""
+            found.append((row + first, f"{name} {values[(row, *column)]}{place} in step {row + first}{wanted}"))
+    if found:  # the first of them made the others
+        raise ValueError(min(found, key=lambda step_and_text: step_and_text[0])[1])

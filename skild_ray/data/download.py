@@ -5,7 +5,7 @@ import shutil
 
 import minari
 
-from skild_ray.data.minari_store import dataset_exists, datasets_root, open_minari
+from skild_ray.data.minari_store import dataset_exists, datasets_root, is_minari_id, open_minari
 from skild_ray.errors import DataError, one_line
 
 
@@ -18,8 +18,11 @@ def download(dataset_id: str) -> bool:
         Whether it was downloaded.
 
     Raises:
-        DataError: if there is no such data set, the hub cannot be reached, or what is here cannot be read.
+        DataError: if the id is malformed, there is no such data set, the hub cannot be reached, or what is here cannot
+            be read.
     """
+    if not is_minari_id(dataset_id):  # whose folder, removed below, could be any other
+        raise DataError(f"{dataset_id!r} is no Minari id: it must be like 'namespace/name-v0'")
     if dataset_exists(dataset_id):
         open_minari(dataset_id)
         return False

@@ -1,6 +1,7 @@
 """Data sets by name, in any of the formats that are read, checked and laid out for an environment."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,21 +12,28 @@ from numpy.typing import NDArray
 
 from skild_ray.data.episode import Episode
 from skild_ray.data.hdf5_files import read_d4rl, read_spirl
-from skild_ray.data.minari_store import MinariWriter, dataset_exists, read_metadata, read_minari, read_subtasks
+from skild_ray.data.minari_store import (
+    MinariWriter,
+    dataset_exists,
+    is_minari_id,
+    read_metadata,
+    read_minari,
+    read_subtasks,
+)
 from skild_ray.data.orders import Order, describe_orders, indices_of, order_from_states
 from skild_ray.data.rewards import for_task
 from skild_ray.data.trajectories import Trajectories
-from skild_ray.envs.conventions import offered
-from skild_ray.errors import DataError
+from skild_ray.envs.conventions import ACTION_TOLERANCE, offered
+from skild_ray.errors import DataError, described
 
 HDF5_SUFFIXES = (".hdf5", ".h5")
-ACTION_TOLERANCE = 1e-3  # what rounding may add
 
 
 def is_minari(name: str) -> bool:
     """Whether the name of a data set is a Minari id rather than the path of a file or folder."""
-    path = Path(name).expanduser()
-    return not (path.suffix in HDF5_SUFFIXES or path.is_dir() or name.startswith((".", "/", "~")))
+    path = _path(name)
+    is_path = path.suffix in HDF5_SUFFIXES or os.path.exists(path) or name.startswith((".", "/", "~"))
+    return is_minari_id(name) and not is_path
 
 
 def load_dataset(
@@ -132,6 +140,13 @@ def import_dataset(name: str, minari_id: str, environment: gym.Env) -> int:
     with _naming(name):
         episodes = [_complete(episode, environment) for episode in episodes]
         kept = [episode for episode in episodes if len(episode.actions)]
+        if not kept:
+            raise DataError(
+                f"none of its {len(episodes):,} episodes has a transition: that takes an action and the states before "
+                "and after it, and this format lacks the state after the last action"
+            )
+        if len(kept) < len(episodes):
+            print(f"{name}: {len(episodes) - len(kept):,} of {len(episodes):,} episodes have no transition, left out")
     known = read_metadata(name) if is_minari(name) else {}
     metadata = {
         "description": f"Imported from {name}.{describe_orders(episode.subtasks for episode in kept)}",
@@ -146,17 +161,27 @@ def import_dataset(name: str, minari_id: str, environment: gym.Env) -> int:
     return len(kept)
 
 
+def _path(name: str) -> Path:
+    return Path(os.path.expanduser(name))
+
+
 def _read(name: str, max_episodes: int | None, rewards: bool = False) -> Iterator[Episode]:
     if is_minari(name):
         return read_minari(name, max_episodes, rewards)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return read_spirl(path, max_episodes)
-    if path.suffix not in HDF5_SUFFIXES:
-        raise DataError(f"{path}: there is no such folder")
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file")
-    return read_d4rl(path, max_episodes)
+    path = _path(name)
+    if os.path.isdir(path):
+        return read_spirl(path, max_episodes, rewards)
+    if path.suffix in HDF5_SUFFIXES and os.path.lexists(path):
+        return read_d4rl(path, max_episodes, rewards)
+    if os.path.exists(path):
+        raise DataError(
+            f"{path}: is a file of another kind than those that are read, D4RL-style .hdf5 or .h5; folders are read as "
+            "SPiRL-style ones, and names like 'namespace/name-v0' as Minari data sets"
+        )
+    raise DataError(
+        f"{path}: there is no such {'file' if path.suffix in HDF5_SUFFIXES else 'file or folder'}"
+        + ("" if name.startswith((".", "/", "~")) else ", and a Minari id is like 'namespace/name-v0'")
+    )
 
 
 def _read_selected(
@@ -217,12 +242,20 @@ def _check_actions(actions: NDArray[np.floating], environment: gym.Env, what: st
 
 
 def _convert(observations: NDArray[np.float32], environment: gym.Env) -> NDArray[np.float32]:
+    """In the environment's layout, a row for each row; unchanged where it converts nothing."""
     convert = offered(environment, "convert_observations")
     if convert is not None:
+        rows = len(observations)
         try:
             observations = np.asarray(convert(observations), np.float32)
         except ValueError as error:
             raise DataError(str(error)) from error
+        except Exception as error:  # whatever a user's environment raises
+            raise DataError(f"the environment's convert_observations fails: {described(error)}") from error
+        if observations.ndim != 2 or len(observations) != rows:
+            raise DataError(
+                f"the environment's convert_observations gives shape {list(observations.shape)} for {rows} observations"
+            )
     shape = environment.observation_space.shape
     if shape != observations.shape[1:]:
         wanted = " x ".join(map(str, shape or ())) or "no"

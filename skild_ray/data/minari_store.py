@@ -22,8 +22,9 @@ from minari.dataset.minari_storage import MinariStorage
 from minari.namespace import create_namespace, list_local_namespaces
 from minari.storage.datasets_root_dir import get_dataset_path
 
+from skild_ray.data import arrays
 from skild_ray.data.episode import Episode
-from skild_ray.errors import DataError, one_line
+from skild_ray.errors import DataError, described, one_line
 
 OBSERVATION_KEY = "observation"
 SUBTASKS_KEY = "subtasks"
@@ -52,6 +53,15 @@ def datasets_root() -> Path:
 def dataset_exists(dataset_id: str) -> bool:
     """Whether the local Minari data sets include this one."""
     return (datasets_root() / dataset_id / "data").is_dir()
+
+
+def is_minari_id(name: str) -> bool:
+    """Whether a name is like `namespace/name-v0`."""
+    try:
+        parse_dataset_id(name)
+    except (ValueError, TypeError):  # the latter where there is no version
+        return False
+    return True
 
 
 def open_minari(dataset_id: str) -> MinariDataset:
@@ -90,17 +100,24 @@ def read_minari(dataset_id: str, max_episodes: int | None = None, rewards: bool 
             raise DataError(f"data set {dataset_id!r}: {name} are {part}, not {wanted}")
     indices = dataset.episode_indices[:max_episodes]
     with _reading(dataset_id):
+        share = len(indices) / max(dataset.total_episodes, 1)
+        widths = sum(part.shape[0] * (part.dtype.itemsize + 4) for part in (space, dataset.action_space))
+        arrays.require_memory(int(share * dataset.total_steps * widths))
+        path = dataset.storage.data_path / "main_data.hdf5"
         if dataset.storage.FORMAT == "hdf5" and not rewards:
-            yield from _read_hdf5(dataset.storage.data_path / "main_data.hdf5", indices, is_dict)
+            yield from _read_hdf5(path, indices, is_dict)
         else:
+            if dataset.storage.FORMAT == "hdf5":
+                _require_columns(path, indices)  # Minari's own errors name no array
             told = list(dataset.storage.get_episode_metadata(indices))
             for episode, facts in zip(dataset.iterate_episodes(indices), told, strict=True):
                 states = episode.observations[OBSERVATION_KEY] if is_dict else episode.observations
+                paid, ends = (_column(episode, name) for name in ("rewards", "terminations"))
                 yield Episode(
                     states,
                     episode.actions,
-                    episode.rewards,
-                    bool(episode.terminations[-1]),
+                    paid,
+                    bool(arrays.as_marks("'terminations'", ends)[-1]),
                     facts.get("seed"),
                     _subtasks(facts),
                     executed_actions=_executed_actions(episode),
@@ -150,10 +167,9 @@ class MinariWriter:
         metadata: Mapping[str, Any],
         spec: EnvSpec | None = None,
     ):
-        try:
-            self._namespace = parse_dataset_id(dataset_id)[0]
-        except (ValueError, TypeError):
-            raise DataError(f"{dataset_id!r} is no Minari id: it must be like 'namespace/name-v0'") from None
+        if not is_minari_id(dataset_id):
+            raise DataError(f"{dataset_id!r} is no Minari id: it must be like 'namespace/name-v0'")
+        self._namespace = parse_dataset_id(dataset_id)[0]
         self._id = dataset_id
         self._spaces = {"observation_space": observation_space, "action_space": action_space}
         self._metadata, self._spec = metadata, spec
@@ -232,15 +248,23 @@ def _read_hdf5(path: Path, indices: Sequence[int], is_dict: bool) -> Iterator[Ep
     key = f"observations/{OBSERVATION_KEY}" if is_dict else "observations"
     with h5py.File(path, "r") as file:
         for index in indices:
-            states, actions = (_read_array(file, f"episode_{index}/{name}") for name in (key, "actions"))
+            states, actions = (arrays.read_vectors(file, f"episode_{index}/{name}") for name in (key, "actions"))
             yield Episode(states, actions)
 
 
-def _read_array(file: h5py.File, path: str) -> np.ndarray:
-    dataset = h5py.h5d.open(file.id, path.encode())
-    array = np.empty(dataset.shape, dataset.dtype)
-    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, array)
-    return array
+def _require_columns(path: Path, indices: Sequence[int]) -> None:
+    with h5py.File(path, "r") as file:
+        for index in indices:
+            for name in ("rewards", "terminations"):
+                arrays.require_room([arrays.column(file, f"episode_{index}/{name}")])
+
+
+def _column(episode: EpisodeData, name: str) -> np.ndarray:
+    """One number for each action, [T]."""
+    values, label = np.asarray(getattr(episode, name)), f"{name!r} of episode {episode.id}"
+    arrays.require_column(label, values.shape, values.dtype)
+    arrays.require_equal_rows(len(episode.actions), "its actions", label, len(values))
+    return values.reshape(-1)
 
 
 def _to_buffer(episode: Episode) -> EpisodeBuffer:
@@ -270,6 +294,7 @@ def _executed_actions(episode: EpisodeData) -> np.ndarray | None:
             f"episode {episode.id}: {EXECUTED_KEY!r} in its infos is {list(executed.shape)}, its actions are "
             f"{list(shape)}"
         )
+    arrays.require_vectors(f"{EXECUTED_KEY!r} in the infos of episode {episode.id}", executed.shape, executed.dtype)
     return executed
 
 
@@ -277,8 +302,10 @@ def _executed_actions(episode: EpisodeData) -> np.ndarray | None:
 def _reading(dataset_id: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AssertionError) as error:
+    except DataError as error:
+        raise DataError(f"data set {dataset_id!r} in {datasets_root()}: {error}") from error
+    except Exception as error:  # whatever Minari and its storage formats raise in damaged places
         raise DataError(
-            f"data set {dataset_id!r} in {datasets_root()} cannot be read: {one_line(error)}; if it is damaged, "
+            f"data set {dataset_id!r} in {datasets_root()} cannot be read: {described(error)}; if it is damaged, "
             "delete its folder there and make or download it again"
         ) from error

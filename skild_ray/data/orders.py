@@ -5,10 +5,11 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import gymnasium as gym
+import numpy as np
 from numpy.typing import NDArray
 
 from skild_ray.envs.conventions import offered
-from skild_ray.errors import DataError
+from skild_ray.errors import DataError, described
 
 Order = tuple[str, ...]
 
@@ -20,20 +21,39 @@ def order_from_states(observations: NDArray, environment: gym.Env | None) -> Ord
 
     Args:
         observations: of one episode, [T, d].
-        environment: tells by a method `solved(observations)` which sub-tasks are solved: a bool [T] for each name.
-            Without an environment or this method the order is empty.
+        environment: tells which sub-tasks are solved, see `solved_in`; without one the order is empty.
 
     Raises:
-        DataError: if the environment does not understand the observations.
+        DataError: see `solved_in`.
     """
-    solved = offered(environment, "solved") if environment is not None else None
+    solved = solved_in(observations, environment) if environment is not None else {}
+    first = {name: int(flags.argmax()) for name, flags in solved.items() if flags.any()}
+    return tuple(sorted((name for name, row in first.items() if row > 0), key=first.__getitem__))
+
+
+def solved_in(observations: NDArray, environment: gym.Env) -> dict[str, NDArray[np.bool_]]:
+    """Whether each sub-task is solved in each state, [T] for each name.
+
+    An environment tells it by a method `solved(observations)`; the result is empty where there is none.
+
+    Raises:
+        DataError: the method does not understand the observations, fails, or gives something else.
+    """
+    solved = offered(environment, "solved")
     if solved is None:
-        return ()
+        return {}
     try:
-        first = {name: int(flags.argmax()) for name, flags in solved(observations).items() if flags.any()}
+        told = {str(name): np.asarray(flags, bool) for name, flags in solved(observations).items()}
     except ValueError as error:
         raise DataError(str(error)) from error
-    return tuple(sorted((name for name, row in first.items() if row > 0), key=first.__getitem__))
+    except Exception as error:  # whatever a user's environment raises
+        raise DataError(f"the environment's solved fails: {described(error)}") from error
+    for name, flags in told.items():
+        if flags.shape != (len(observations),):
+            raise DataError(
+                f"the environment's solved gives shape {list(flags.shape)} for {name!r} and {len(observations)} states"
+            )
+    return told
 
 
 def count_transitions(orders: Iterable[Order]) -> Counter[tuple[str, str]]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skild_ray.data.episode import Episode
+from skild_ray.data.orders import solved_in
 from skild_ray.envs.conventions import offered, subtasks_of
 from skild_ray.errors import DataError
 
@@ -54,13 +55,10 @@ def credit(observations: NDArray, environment: gym.Env) -> NDArray[np.int64]:
     so the order counts, what is solved early is credited when its turn comes, and one step may credit several.
 
     Raises:
-        DataError: `solved` does not understand the observations, or does not know a sub-task.
+        DataError: see `solved_in`; or `solved` does not know a sub-task.
     """
     credited = np.zeros(len(observations) - 1, np.int64)
-    try:
-        solved = offered(environment, "solved")(observations)
-    except ValueError as error:
-        raise DataError(str(error)) from error
+    solved = solved_in(observations, environment)
     step = 1
     for name in subtasks_of(environment):
         if name not in solved:

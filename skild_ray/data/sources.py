@@ -10,7 +10,6 @@ from skild_ray.data.generate import dataset_id, generate
 from skild_ray.data.minari_store import dataset_exists
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.envs import make_env
-from skild_ray.envs.conventions import try_out
 from skild_ray.errors import DataError
 from skild_ray.progress import TaskProgress
 
@@ -38,7 +37,6 @@ def load_sources(
     """
     env = make_env(experiment.environment.id, experiment.environment.kwargs)
     try:
-        try_out(env, experiment.environment.id)
         loaded = []
         for index, source in enumerate(sources):
             key = f"data.{kind}[{index}]"

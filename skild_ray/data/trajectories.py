@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from skild_ray.data.arrays import require_vectors
 from skild_ray.errors import DataError
 
 
@@ -58,9 +59,10 @@ class Trajectories:
         """
         for name, arrays in (("observations", observations), ("actions", actions)):
             for index, array in enumerate(arrays):
-                if array.ndim != 2 or array.shape[1] != arrays[0].shape[1]:
+                require_vectors(f"episode {index}: {name!r}", array.shape, array.dtype)
+                if array.shape[1] != arrays[0].shape[1]:
                     raise DataError(
-                        f"episode {index}: {name} of shape {list(array.shape)}, expected [T, {arrays[0].shape[-1]}]"
+                        f"episode {index}: {name!r} has shape {list(array.shape)}, expected [T, {arrays[0].shape[1]}]"
                     )
         lengths = [len(array) for array in actions]
         for index, (states, length) in enumerate(zip(observations, lengths, strict=True)):
@@ -68,11 +70,12 @@ class Trajectories:
                 raise DataError(f"episode {index}: {len(states)} observations do not go with {length} actions")
         if not lengths:
             raise DataError("there are no episodes")
-        return cls(
-            np.concatenate([a[:n] for a, n in zip(observations, lengths, strict=True)], dtype=np.float32),
-            np.concatenate(actions, dtype=np.float32),
-            np.cumsum(lengths, dtype=np.int64),
-        )
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused as such
+            return cls(
+                np.concatenate([a[:n] for a, n in zip(observations, lengths, strict=True)], dtype=np.float32),
+                np.concatenate(actions, dtype=np.float32),
+                np.cumsum(lengths, dtype=np.int64),
+            )
 
     @classmethod
     def concatenate(cls, parts: Sequence["Trajectories"]) -> "Trajectories":
@@ -121,6 +124,15 @@ class Trajectories:
         rows = np.concatenate([np.arange(r.start, r.stop) for r in map(self._rows, indices)])
         lengths = self.lengths[np.asarray(indices)]
         return Trajectories(self.observations[rows], self.actions[rows], np.cumsum(lengths, dtype=np.int64))
+
+    def at_least(self, horizon: int) -> "Trajectories":
+        """The episodes of `horizon` or more transitions, those that have a window.
+
+        Raises:
+            DataError: if there are none.
+        """
+        long = np.flatnonzero(self.lengths >= horizon)
+        return self if len(long) == self.num_episodes else self.select(long)
 
     def split(self, validation_fraction: float, seed: int) -> tuple["Trajectories", "Trajectories"]:
         """Random split into training and validation episodes, at least one each.

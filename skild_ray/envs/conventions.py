@@ -5,10 +5,17 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
-from skild_ray.errors import ConfigError, SkildError, one_line
+from skild_ray.errors import ConfigError
 
 SOLVED = "subtasks_solved"
+ACTION_TOLERANCE = 1e-3
+"""What rounding may add to actions in [-1, 1]."""
+ENDLESS = 10_000
+"""Env steps after which an episode is taken never to end, unless the environment announces longer ones."""
+LIMIT_KEY = "environment.kwargs.max_episode_steps"
+"""Cuts the episodes of any environment; see `skild_ray.envs.make_env`."""
 
 
 def offered(env: gym.Env, name: str) -> Any:
@@ -19,6 +26,30 @@ def offered(env: gym.Env, name: str) -> Any:
 def subtasks_of(env: gym.Env) -> tuple[str, ...]:
     """Names of the sub-tasks of the current episode, in the order in which they count; empty where it names none."""
     return tuple(offered(env, "subtasks") or ())
+
+
+def episode_limit(env: gym.Env) -> int | None:
+    """Steps after which an episode is cut, as far as the environment says so: None does not mean that there are none.
+
+    It says so by Gymnasium's wrapper `TimeLimit`, as registered environments do, or by an attribute
+    `max_episode_steps`.
+    """
+    said = [offered(env, name) for name in ("_max_episode_steps", "max_episode_steps")]
+    return min((int(limit) for limit in said if isinstance(limit, int | np.integer)), default=None)
+
+
+def name_of(env: gym.Env) -> str:
+    """Its id at Gymnasium, or else module and class."""
+    inner = env.unwrapped
+    return inner.spec.id if inner.spec else f"{type(inner).__module__}:{type(inner).__qualname__}"
+
+
+def not_finite(observation: NDArray, reward: Any = 0.0) -> str | None:
+    """What of an outcome is not a finite number, for people; None where all is."""
+    if not np.isfinite(reward):
+        return f"reward {reward}"
+    wrong = np.flatnonzero(~np.isfinite(observation))
+    return f"observation {np.ravel(observation)[wrong[0]]} in column {wrong[0]}" if len(wrong) else None
 
 
 def require_vectors(env: gym.Env, id: str) -> None:
@@ -35,30 +66,3 @@ def require_vectors(env: gym.Env, id: str) -> None:
             f"environment {id!r}: actions are {env.action_space}, not in [-1, 1]; "
             "gymnasium.wrappers.RescaleAction(env, -1.0, 1.0) makes them so"
         )
-
-
-def try_out(env: gym.Env, id: str) -> None:
-    """One reset and one step: an environment that never works is told before anything is started.
-
-    Raises:
-        SkildError: the environment raises, an observation does not fit its space, or sub-tasks are named but not
-            counted.
-    """
-    try:
-        observation = env.reset(seed=0)[0]
-        _require_fit(observation, env)
-        observation, _, _, _, info = env.step(np.zeros(env.action_space.shape or (), np.float32))
-        _require_fit(observation, env)
-    except Exception as error:  # whatever a user's environment raises
-        raise SkildError(f"environment {id!r} fails: {type(error).__name__}: {one_line(error)}") from error
-    if subtasks_of(env) and SOLVED not in info:
-        raise SkildError(
-            f"environment {id!r} names sub-tasks, but info[{SOLVED!r}], how many of them are solved so far, is missing "
-            "in its steps"
-        )
-
-
-def _require_fit(observation: Any, env: gym.Env) -> None:
-    shape = np.shape(observation)
-    if shape != env.observation_space.shape:
-        raise ValueError(f"an observation has shape {shape}, its space says {env.observation_space.shape}")

@@ -1,7 +1,7 @@
 """The skill-level environment: an action is a skill z, which a frozen decoder turns into up to H environment steps."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium as gym
 import numpy as np
@@ -12,7 +12,16 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skild_ray.envs.conventions import SOLVED, subtasks_of
+from skild_ray.envs.conventions import (
+    ENDLESS,
+    LIMIT_KEY,
+    SOLVED,
+    episode_limit,
+    name_of,
+    not_finite,
+    subtasks_of,
+)
+from skild_ray.errors import EnvironmentFault, described
 
 Decoder = Callable[[Tensor], Tensor]
 
@@ -68,7 +77,10 @@ class SkillVectorEnv(VectorEnv):
         self._input_array: NDArray[np.float32] = self._inputs.numpy()
         self._observations = self._input_array[:, : self._observation_dim]
         self._over = np.ones(self.num_envs, bool)
-        self._last_infos: list[dict[str, Any]] = [{} for _ in self.envs]
+        self._steps = np.zeros(self.num_envs, np.int64)  # of each episode, before the skill in progress
+        self._seeds: list[int | None] = [None] * self.num_envs  # of each episode that was given one
+        self._endless = max(ENDLESS, episode_limit(self.envs[0]) or 0)
+        self._solved = np.zeros(self.num_envs, np.int64)
 
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
@@ -89,7 +101,12 @@ class SkillVectorEnv(VectorEnv):
     def step(
         self, actions: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Run the skills `actions` [N, latent_dim] to their end."""
+        """Run the skills `actions` [N, latent_dim] to their end.
+
+        Raises:
+            EnvironmentFault: an environment raises, gives a reward or an observation that is not finite, or an episode
+                passes ENDLESS steps, or the limit that the environment announces if that is later.
+        """
         count, envs, observations = self.num_envs, self.envs, self._observations
         rewards, last_rewards = np.zeros(count), np.zeros(count)
         terminated, truncated = np.zeros(count, bool), np.zeros(count, bool)
@@ -107,17 +124,30 @@ class SkillVectorEnv(VectorEnv):
             decoded = self._decode()
             ended = []
             for index in active:
-                observations[index], reward, over, cut, self._last_infos[index] = envs[index].step(decoded[index])
-                rewards[index] += reward
-                last_rewards[index] = reward
-                if over or cut:
-                    terminated[index], truncated[index] = over, cut
-                    ended.append(index)
+                try:
+                    observations[index], reward, over, cut, info = envs[index].step(decoded[index])
+                    self._solved[index] = info.get(SOLVED, 0)
+                    rewards[index] += reward
+                    last_rewards[index] = reward
+                    if over or cut:
+                        terminated[index], truncated[index] = over, cut
+                        ended.append(index)
+                except Exception as error:  # whatever a user's environment raises
+                    raise self._fault(index, described(error), taken) from error
+            if not (np.isfinite(observations).all() and np.isfinite(last_rewards).all()):
+                self._refuse(last_rewards, taken)
             if ended:
                 self._over[ended] = True
                 active = [index for index in active if index not in ended]
             if step == 0 and self._trace:
                 first = observations.copy()
+        self._steps += taken
+        longest = int(self._steps.argmax())
+        if self._steps[longest] > self._endless and not self._over[longest]:
+            raise EnvironmentFault(
+                f"environment {name_of(self.envs[longest])!r}: an episode has not ended after "
+                f"{self._steps[longest]:,} steps; set {LIMIT_KEY}"
+            )
         return observations.copy(), rewards, terminated, truncated, self._info(taken, first, last_rewards, terminated)
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -126,8 +156,28 @@ class SkillVectorEnv(VectorEnv):
             env.close()
 
     def _reset_one(self, index: int, seed: int | None, options: dict[str, Any] | None) -> None:
-        self._observations[index], self._last_infos[index] = self.envs[index].reset(seed=seed, options=options)
+        self._steps[index], self._seeds[index] = 0, seed
+        try:
+            self._observations[index], info = self.envs[index].reset(seed=seed, options=options)
+            self._solved[index] = info.get(SOLVED, 0)
+        except Exception as error:  # whatever a user's environment raises
+            raise self._fault(index, described(error)) from error
+        if wrong := not_finite(self._observations[index]):
+            raise self._fault(index, wrong)
         self._over[index] = False
+
+    def _refuse(self, rewards: NDArray[np.float64], taken: NDArray[np.int64]) -> NoReturn:
+        """Raise for the first environment whose reward or observation is not finite."""
+        told = (not_finite(self._observations[index], rewards[index]) for index in range(self.num_envs))
+        index, wrong = next((index, wrong) for index, wrong in enumerate(told) if wrong)
+        raise self._fault(index, wrong, taken)
+
+    def _fault(self, index: int, what: str, taken: NDArray[np.int64] | None = None) -> EnvironmentFault:
+        """An error that says what happened when; `taken`: steps of the skills in progress."""
+        step = self._steps[index] + (0 if taken is None else taken[index])
+        when = f"in step {step} of an episode" if step else "in reset()"
+        seed = "" if self._seeds[index] is None else f" (seed {self._seeds[index]})"
+        return EnvironmentFault(f"environment {name_of(self.envs[index])!r}: {what} {when}{seed}")
 
     @torch.inference_mode()
     def _decode(self) -> NDArray[np.float32]:
@@ -142,7 +192,7 @@ class SkillVectorEnv(VectorEnv):
         last_rewards: NDArray[np.float64],
         terminated: NDArray[np.bool_],
     ) -> dict[str, Any]:
-        solved = np.array([info.get(SOLVED, 0) for info in self._last_infos])
+        solved = self._solved.copy()
         info: dict[str, Any] = {
             "k": taken,
             "subtasks_solved": solved,

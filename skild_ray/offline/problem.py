@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from skild_ray.config import Experiment, Training
 from skild_ray.data.trajectories import Trajectories
+from skild_ray.errors import DataError
 
 Batch = tuple[Tensor, ...]
 DataKind = Literal["task_agnostic", "demonstrations"]
@@ -32,19 +33,43 @@ class Inputs:
         return sources
 
     def split(self, kind: DataKind) -> tuple[list[Trajectories], list[Trajectories], list[float]]:
-        """Training and held-out episodes of every source of 'task_agnostic' or 'demonstrations', and their weights."""
-        sources = self.sources(kind)
+        """Training and held-out episodes of every source of 'task_agnostic' or 'demonstrations', and their weights.
+
+        Episodes that are shorter than a skill, of which no window can be taken, are on neither side, in any stage: the
+        discriminator then calls those states demonstrated for which stage 2 has learned skills.
+        """
+        horizon = self.experiment.skill.horizon
         fraction, seed = self.experiment.data.validation_fraction, self.experiment.seed
-        pairs = [source.split(fraction, seed) for source in sources]
+        pairs = [source.at_least(horizon).split(fraction, seed) for source in self.sources(kind)]
         weights = [source.weight for source in getattr(self.experiment.data, kind)]
         return [train for train, _ in pairs], [held_out for _, held_out in pairs], weights
 
     def require_windows(self, kinds: Sequence[DataKind]) -> None:
-        """Raise DataError unless every source of these kinds has windows of H steps on both sides of its split."""
+        """Print how many episodes of each source of these kinds are too short for a window of H steps.
+
+        Raises:
+            DataError: a source has fewer than two others, one to train on and one to hold out.
+        """
+        horizon = self.experiment.skill.horizon
         for kind in kinds:
-            train, held_out, _ = self.split(kind)
-            for part in (*train, *held_out):
-                part.window_starts(self.experiment.skill.horizon)
+            named = getattr(self.experiment.data, kind)
+            for index, (source, entry) in enumerate(zip(self.sources(kind), named, strict=True)):
+                place, of = f"data.{kind}[{index}]", source.num_episodes
+                if entry.dataset:
+                    place += f" ({entry.dataset})"
+                short = int((source.lengths < horizon).sum())
+                if of - short < 2:
+                    raise DataError(
+                        f"{place}: {of - short} of its {of:,} episodes {'is' if of - short == 1 else 'are'} as long as "
+                        f"the horizon of {horizon} transitions, the longest has {source.lengths.max()}; at least two "
+                        "are needed, one to train on and one to hold out: add longer ones, or lower skill.horizon"
+                    )
+                if short:
+                    print(
+                        f"{place}: {short:,} of {of:,} episodes {'is' if short == 1 else 'are'} shorter than the "
+                        f"horizon of {horizon} transitions, left out",
+                        flush=True,
+                    )
 
 
 class Problem(Protocol):

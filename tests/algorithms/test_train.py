@@ -218,6 +218,22 @@ def test_an_environment_that_never_works_is_one_line(make_run: Callable[..., Exp
         train_downstream(experiment.model_copy(update={"environment": broken}), "f")
 
 
+def test_what_is_not_finite_is_blamed_on_the_environment(
+    make_run: Callable[..., Experiment], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Later than the trial looks, and before it can reach the losses."""
+    experiment = make_run()
+    kwargs = {"fault": "reward nan", "at": 25, "names": (), "max_episode_steps": 40}
+    environment = {"id": "odd_env:OddEnv", "kwargs": kwargs}
+    odd = experiment.model_copy(update={"environment": experiment.environment.model_validate(environment)})
+    with pytest.raises(SkildError) as caught:
+        train_downstream(odd, "f")
+    told = "environment 'odd_env:OddEnv': reward nan in step 25 of an episode"
+    assert "fails too often" in str(caught.value) and told in str(caught.value) and "\n" not in str(caught.value)
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if told in line]
+    assert "environment_rebuilds" in said
+
+
 def test_a_policy_is_not_evaluated_with_other_skills(make_run: Callable[..., Experiment]) -> None:
     experiment = make_run(total_env_steps=800)
     artifact = train_downstream(experiment, "f")

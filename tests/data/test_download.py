@@ -28,6 +28,13 @@ def test_a_hub_that_is_not_there(minari_root: Path, monkeypatch: pytest.MonkeyPa
     assert str(minari_root / "D4RL/kitchen/mixed-v2") in message
 
 
-def test_a_malformed_id(minari_root: Path) -> None:
-    with pytest.raises(DataError, match="'kitchen mixed' cannot be downloaded"):
-        download("kitchen mixed")
+@pytest.mark.parametrize("name", ["kitchen mixed", "D4RL/kitchen", ".", "..", "", "{other}"])
+def test_a_malformed_id_removes_nothing(minari_root: Path, tmp_path: Path, name: str) -> None:
+    """The folder of a download that fails is removed; a namespace, or a path, is no folder of a data set."""
+    kept = [minari_root / "D4RL/kitchen/mixed-v2/data/main_data.hdf5", tmp_path / "other/file"]
+    for path in kept:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    with pytest.raises(DataError, match="is no Minari id"):
+        download(name.format(other=tmp_path / "other"))
+    assert all(path.exists() for path in kept)

@@ -60,7 +60,7 @@ def test_from_episodes_drops_the_state_after_the_last_action() -> None:
 def test_from_episodes_names_the_one_that_does_not_fit() -> None:
     with pytest.raises(DataError, match="episode 1: 5 observations do not go with 3 actions"):
         Trajectories.from_episodes([np.zeros((4, 1)), np.zeros((5, 1))], [np.zeros((3, 1))] * 2)
-    with pytest.raises(DataError, match="episode 1: actions of shape"):
+    with pytest.raises(DataError, match=r"episode 1: 'actions' has shape \[3, 2\], expected \[T, 1\]"):
         Trajectories.from_episodes([np.zeros((4, 1))] * 2, [np.zeros((3, 1)), np.zeros((3, 2))])
 
 

@@ -9,10 +9,9 @@ import pytest
 from line_world import LineEnv
 
 from skild_ray.envs import make_env
-from skild_ray.envs.conventions import try_out
 from skild_ray.envs.maze import MazeEnv
 from skild_ray.envs.skill_env import SkillVectorEnv
-from skild_ray.errors import ConfigError, SkildError
+from skild_ray.errors import ConfigError
 
 
 def not_an_environment() -> str:
@@ -43,19 +42,6 @@ class Tasked(gym.Wrapper):
 
 def dictionaries() -> gym.Env:
     return Blurred(LineEnv())
-
-
-def uncounted() -> gym.Env:
-    env = gym.make("MountainCarContinuous-v0")
-    env.unwrapped.subtasks = ("top",)  # type: ignore[attr-defined]
-    return env
-
-
-def too_wide() -> gym.Env:
-    env = LineEnv()
-    env.observation_space = gym.spaces.Box(-1.0, 1.0, (3,))
-    env._observe = lambda: np.zeros(2, np.float32)  # type: ignore[method-assign]
-    return env
 
 
 def test_makes_ours_bare_with_their_own_step_limit() -> None:
@@ -112,20 +98,6 @@ def test_wrappers_may_have_the_sub_tasks() -> None:
     assert env.subtasks == ("top",)
     env.reset(seed=0)
     assert env.step(np.zeros((1, 1), np.float32))[4]["success"].tolist() == [True]
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("uncounted", r"names sub-tasks, but info\['subtasks_solved'\]"),
-        ("too_wide", r"fails: ValueError: an observation has shape \(2,\), its space says \(3,\)"),
-    ],
-)
-def test_one_step_shows_what_is_wrong(name: str, message: str) -> None:
-    id = f"{__name__}:{name}"
-    with pytest.raises(SkildError, match=message) as error:
-        try_out(make_env(id, {}), id)
-    assert id in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -262,13 +262,35 @@ def test_posterior_weighs_its_sources_too(make_trajectories: MakeTrajectories) -
     assert share == pytest.approx(0.75, abs=0.05)
 
 
-def test_windows_are_required_on_both_sides_of_the_split(make_trajectories: MakeTrajectories) -> None:
+def test_short_episodes_are_left_out_before_the_split(
+    make_trajectories: MakeTrajectories, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the seed holds out: the short one could be all that there is to validate."""
+    short = make_trajectories(1)
+    short = Trajectories(short.observations[:3], short.actions[:3], np.array([3]))
+    data = Trajectories.concatenate([make_trajectories(2), short, make_trajectories(2, seed=1)])
+    for seed in range(20):
+        inputs = _inputs([data], [data], seed=seed)
+        (train,), (held_out,), _ = inputs.split("demonstrations")
+        assert train.num_episodes + held_out.num_episodes == 4
+        assert min(*train.lengths, *held_out.lengths) >= 20
+    inputs.require_windows(["task_agnostic", "demonstrations"])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("data.task_agnostic[0]") and second.startswith("data.demonstrations[0]")
+    assert second.endswith("1 of 5 episodes is shorter than the horizon of 5 transitions, left out")
+    for make in (SkillPriorProblem, DemoDiscriminatorProblem):
+        assert make(inputs, seed=0).validation()
+
+
+def test_two_episodes_of_the_horizon_are_required(make_trajectories: MakeTrajectories) -> None:
     data = make_trajectories(4)
+    longest = data.lengths.max()
     inputs = _inputs([data], [data], skill={"horizon": 41})
-    with pytest.raises(DataError, match="horizon of 41"):
+    with pytest.raises(DataError, match=rf"data.task_agnostic\[0\].*: 0 of its 4 .* 41 .* longest has {longest}; at"):
         inputs.require_windows(["task_agnostic"])
-    with pytest.raises(DataError, match="single episode"):
-        _inputs([data], [data.select([0])]).require_windows(["demonstrations"])
+    one = data.select([0])
+    with pytest.raises(DataError, match=r"data.demonstrations\[0\].*: 1 of its 1 episodes is as long as"):
+        _inputs([data], [one]).require_windows(["demonstrations"])
 
 
 def test_seeds_differ_between_stages_and_ranks() -> None:
