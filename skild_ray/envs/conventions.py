@@ -21,6 +21,15 @@ def subtasks_of(env: gym.Env) -> tuple[str, ...]:
     return tuple(offered(env, "subtasks") or ())
 
 
+def return_range_of(env: gym.Env) -> tuple[float, float] | None:
+    """Smallest and largest return of an episode, None where the environment does not tell them.
+
+    Without them there is no interval for the mean return of episodes that all have the same one.
+    """
+    bounds = offered(env, "return_range")
+    return None if bounds is None else (float(bounds[0]), float(bounds[1]))
+
+
 def require_vectors(env: gym.Env, id: str) -> None:
     """Raise ConfigError unless observations are vectors, and actions vectors in [-1, 1]."""
     for name, space, remedy in (
