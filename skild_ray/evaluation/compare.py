@@ -122,7 +122,7 @@ def compare(methods: Sequence[Method], out: Path) -> str:
     episodes, seed = conditions[0]
     head = (
         f"{'Sub-tasks solved' if subtasks else 'Success'} over {episodes} episodes of evaluation seed {seed}: mean of "
-        f"the seeds, from {FEWEST} seeds on its 95 % bootstrap interval over them, and each seed in square brackets."
+        f"the seeds; with {FEWEST} or more of them its 95 % bootstrap interval; in square brackets each seed."
     )
     return f"{head}\n\n{_table(methods, subtasks)}"
 

@@ -137,7 +137,7 @@ def downstream_curves(stage: str, metrics: Metrics) -> Markup:
                     lines,
                     panel.limits,
                     panel.log,
-                    band=_subtasks_ci95(metrics) if panel.series[0][0] == "subtasks_solved" else None,
+                    band=subtasks_ci95(metrics) if panel.series[0][0] == "subtasks_solved" else None,
                 )
             )
         if group == "Episodes" and (rates := _completion_rates(metrics)):
@@ -188,7 +188,7 @@ def _completion_rates(metrics: Metrics) -> list[tuple[str, NDArray[np.float64]]]
     return [found[number] for number in sorted(found)]
 
 
-def _subtasks_ci95(metrics: Metrics) -> Band | None:
+def subtasks_ci95(metrics: Metrics) -> Band | None:
     """95 % interval of the mean number of sub-tasks solved, which is the sum of the completion rates."""
     rates = [values for _, values in _completion_rates(metrics)]
     if not rates:
