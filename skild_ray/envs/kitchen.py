@@ -58,8 +58,8 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
     terminates when all are credited. If the simulation becomes unstable the episode is truncated, with the last
     observation before and `info["unstable"]`: an end that nothing follows would be a way out of negative rewards.
 
-    Public attributes: `subtasks`, `return_range`, `model` and `data` (MuJoCo's). A copy, by `copy` or `pickle`, is a
-    new environment with the same arguments.
+    Public attributes: `subtasks`, `model` and `data` (MuJoCo's). A copy, by `copy` or `pickle`, is a new
+    environment with the same arguments.
 
     Args:
         task: a key of TASKS, names of sub-tasks in order, or "play": every `reset` draws four different sub-tasks in

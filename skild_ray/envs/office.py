@@ -87,8 +87,8 @@ class OfficeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
     drawer where that is now), below its rim, and the gripper is open. "open" and "close": the drawer is open by more
     than 75 %, or less than 25 %. The episode terminates when all are credited.
 
-    Public attributes: `subtasks`, their names; `goals`, the same as `Subtask`s; `return_range`; `scene` and `arm`. A
-    copy, by `copy` or `pickle`, is a new environment with the same arguments.
+    Public attributes: `subtasks`, their names; `goals`, the same as `Subtask`s; `scene` and `arm`. A copy, by `copy` or
+    `pickle`, is a new environment with the same arguments.
 
     Args:
         task: "fixed", which is FIXED_TASK; "random": every `reset` draws three objects and the order of the targets,
