@@ -242,19 +242,31 @@ def compare(
         list[str], typer.Argument(metavar="NAME=RUN[,RUN...]", help="a method and its finished runs, one a seed")
     ],
     out: Annotated[Path, typer.Option(help="SVG file to write the figure to")],
-    without_rl: Annotated[
+    before: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=RUN[,RUN...]",
-            help="lines for the posterior that these runs started from, else for what they started from; repeatable",
+            help="a method before RL: the policy that the training of these runs started from; repeatable",
+        ),
+    ] = None,
+    skill_bc: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=RUN[,RUN...]",
+            help="skill behavioural cloning, no RL: the posterior of these runs with its own sigma; repeatable",
         ),
     ] = None,
 ) -> None:
-    """Draw the learning curves of several methods in one figure, and print their final evaluations as a table."""
+    """Draw the learning curves of several methods in one figure, and print their final evaluations as a table.
+
+    What reinforcement learning adds to a method is its row less that of --before.
+    """
     from skild_ray.evaluation.compare import compare, read_method
 
     found = [read_method(text) for text in methods]
-    print(compare([*found, *(read_method(text, trained=False) for text in without_rl or ())], out))
+    found += [read_method(text, "initial") for text in before or ()]
+    found += [read_method(text, "posterior") for text in skill_bc or ()]
+    print(compare(found, out))
     print(f"\nfigure: {out}")
 
 

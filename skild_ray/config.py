@@ -343,7 +343,9 @@ class Evaluation(Section):
 
     episodes: int = Field(100, gt=0, description="episodes, once deterministic and once sampled")
     num_envs: int = Field(25, gt=0, description="environments a process steps in lockstep")
-    seed: int = Field(1_000, ge=0, description="seed of the evaluation episodes, apart from training's")
+    seed: int = Field(
+        1_000, ge=0, description="seed of the evaluation episodes, apart from training's and those a sweep chooses on"
+    )
     without_rl: bool = Field(
         True, description="the policies without reinforcement learning, too; runs on the same artifacts share them"
     )

@@ -20,6 +20,7 @@ class LineEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     """
 
     subtasks = ("goal",)
+    return_range = (0.0, 1.0)
 
     def __init__(
         self,

@@ -23,6 +23,15 @@ def offered(env: gym.Env, name: str) -> Any:
     return env.get_wrapper_attr(name) if env.has_wrapper_attr(name) else None
 
 
+def return_range_of(env: gym.Env) -> tuple[float, float] | None:
+    """Smallest and largest return of an episode, None where the environment does not tell them.
+
+    Without them there is no interval for the mean return of episodes that all have the same one.
+    """
+    bounds = offered(env, "return_range")
+    return None if bounds is None else (float(bounds[0]), float(bounds[1]))
+
+
 def subtasks_of(env: gym.Env) -> tuple[str, ...]:
     """Names of the sub-tasks of the current episode, in the order in which they count; empty where it names none."""
     return tuple(offered(env, "subtasks") or ())

@@ -151,6 +151,11 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
         self._joint_readings = np.zeros(NUM_JOINTS)
         self._last_observation = np.zeros(DIMENSIONS[observation], np.float32)
 
+    @property
+    def return_range(self) -> tuple[float, float]:
+        """Smallest and largest return of an episode."""
+        return 0.0, float(len(self.subtasks))
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:

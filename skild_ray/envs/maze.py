@@ -38,7 +38,8 @@ class MazeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
     episode; 0 otherwise.
 
     Public attributes: `walls` (bool [42, 42], first axis x), `start` and `target` (float [2]) of the current episode,
-    `target_radius`, `subtasks`. A copy, by `copy` or `pickle`, is a new environment with the same arguments.
+    `target_radius`, `subtasks`, `return_range`. A copy, by `copy` or `pickle`, is a new environment with the same
+    arguments.
 
     Args:
         task: "target": from (10, 24) + U(-2, 2)^2, drawn anew while the point would touch a wall, to (18, 8).
@@ -76,6 +77,7 @@ class MazeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
         self.max_episode_steps = max_episode_steps
         self.target_radius = float(target_radius)
         self.goal_reward = float(goal_reward)
+        self.return_range = min(0.0, self.goal_reward), max(0.0, self.goal_reward)
         self.walls = maze_walls()
         self.start = np.array(START)
         self.target = np.array(TARGET)

@@ -136,6 +136,11 @@ class OfficeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
         self._solved = 0
         self._steps_left = 0
 
+    @property
+    def return_range(self) -> tuple[float, float]:
+        """Smallest and largest return of an episode."""
+        return 0.0, float(len(self.subtasks))
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:

@@ -16,8 +16,9 @@ from skild_ray.errors import ArtifactError, ConfigError
 from skild_ray.evaluation.curves import Metrics, read_metrics
 from skild_ray.evaluation.figures import colour, new_axes, to_svg
 from skild_ray.evaluation.page import SERIES, standalone
-from skild_ray.evaluation.policy import finished_last_stages
-from skild_ray.evaluation.results import RESULTS_FILE, Results
+from skild_ray.evaluation.policy import Which, finished_last_stages
+from skild_ray.evaluation.results import LABELS, RESULTS_FILE, Results
+from skild_ray.evaluation.statistics import FEWEST, bootstrap_mean, in_words
 
 FIGURE_SIZE = (6.6, 3.4)
 GRID_POINTS = 200
@@ -37,39 +38,41 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class Method:
-    """Runs of one method, a seed each. `trained` tells the policies after RL from those without it."""
+    """Runs of one method, a seed each, and which of their policies it is.
+
+    'trained' is the one after RL, 'initial' the one that RL started from, 'posterior' skill behavioural cloning: the
+    posterior with its own sigma.
+    """
 
     name: str
     runs: Sequence[FinishedRun]
-    trained: bool
+    which: Which = "trained"
 
     def evaluations(self, how: str) -> list[Results]:
-        """Each run's evaluation, `how` is 'deterministic' or 'sampled'.
-
-        Without RL that is skill behavioural cloning, the posterior with the sigma it was trained to, where training
-        started from the posterior; else the policy that training started from.
-        """
-        found = [
-            run.results if self.trained else run.results.get("posterior") or run.results["initial"] for run in self.runs
-        ]
+        """Each run's evaluation, `how` is 'deterministic' or 'sampled'."""
+        found = [run.results if self.which == "trained" else run.results[self.which] for run in self.runs]
         return [result["sampled"] if how == "sampled" else result for result in found]
 
 
-def read_method(text: str, trained: bool = True) -> Method:
+def read_method(text: str, which: Which = "trained") -> Method:
     """The finished runs of 'NAME=RUN[,RUN...]', each the folder of a run or of its last stage.
 
     Raises:
         ConfigError: the text has another form.
-        ArtifactError: a run is not finished, not evaluated, or has no policy without RL where one is asked for.
+        ArtifactError: a run is not finished, not evaluated, or its evaluation lacks the policy.
     """
     name, equals, paths = text.partition("=")
     if not (name and equals and paths):
         raise ConfigError(f"{text!r}: expected NAME=RUN[,RUN...], as in SkiLD=runs/kitchen_s0,runs/kitchen_s1")
     runs = [_read_run(Path(path)) for path in paths.split(",") if path]
     for run in runs:
-        if not trained and "initial" not in run.results:
-            raise ArtifactError(f"{run.path}: its evaluation knows no policy without reinforcement learning")
-    return Method(name, runs, trained)
+        if which != "trained" and which not in run.results:
+            start = " with algorithm.policy_init: posterior" if which == "posterior" else ""
+            raise ArtifactError(
+                f"{run.path}: its evaluation has no {LABELS[which]} policy; skild-ray pipeline EXPERIMENT adds it to "
+                f"runs of demo_rl and imitation{start}, with evaluation.without_rl: true"
+            )
+    return Method(name, runs, which)
 
 
 def _read_run(path: Path) -> FinishedRun:
@@ -119,7 +122,7 @@ def compare(methods: Sequence[Method], out: Path) -> str:
     episodes, seed = conditions[0]
     head = (
         f"{'Sub-tasks solved' if subtasks else 'Success'} over {episodes} episodes of evaluation seed {seed}: mean of "
-        "the seeds, in brackets the worst."
+        f"the seeds; with {FEWEST} or more of them its 95 % bootstrap interval; in square brackets each seed."
     )
     return f"{head}\n\n{_table(methods, subtasks)}"
 
@@ -145,7 +148,7 @@ def _figure(methods: Sequence[Method], subtasks: bool) -> str:
     drawing, axes = new_axes(*FIGURE_SIZE)
     styles = [(colour(series), dashes) for dashes, series in product(DASHES, SERIES)]
     for method, (ink, dashes) in zip(methods, styles, strict=False):
-        if method.trained:
+        if method.which == "trained":
             steps, mean, low, high = band(method.runs, "subtasks_solved" if subtasks else "success")
             axes.fill_between(steps, low, high, color=ink, alpha=0.16, linewidth=0)
             axes.plot(steps, mean, color=ink, linewidth=1.6, linestyle=dashes, label=method.name)
@@ -169,12 +172,19 @@ def _table(methods: Sequence[Method], subtasks: bool) -> str:
         cells = []
         for how in ("deterministic", "sampled"):
             scores = _scores(method, how, subtasks)
-            cells.append(f"{np.mean(scores):.2f} ({min(scores):.2f})")
+            cells.append(_over_seeds(scores))
         steps = [int(part["env_steps_trained"]) for part in method.evaluations("deterministic")]
         cells.append(f"{min(steps):,}" if min(steps) == max(steps) else f"{min(steps):,} .. {max(steps):,}")
         cells.append(", ".join(str(run.seed) for run in method.runs))
         rows.append(f"| {method.name} | {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def _over_seeds(scores: Sequence[float]) -> str:
+    """'3.98 (3.96 .. 3.99) [3.99, 3.98, 3.96]', without an interval where the scores cannot tell one."""
+    interval, mean = bootstrap_mean(scores), float(np.mean(scores))
+    shown = f"{mean:.2f}" if interval is None else in_words(mean, interval)
+    return f"{shown} [{', '.join(f'{score:.2f}' for score in scores)}]"
 
 
 def _scores(method: Method, how: str, subtasks: bool) -> list[float]:

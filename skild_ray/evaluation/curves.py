@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from skild_ray.algorithms.off_policy import EPISODE_WINDOW
 from skild_ray.evaluation.figures import colour, new_axes, to_svg
 from skild_ray.evaluation.page import SERIES, Markup, element, figure, join, legend, panels
+from skild_ray.evaluation.statistics import wilson
 
 Metrics = dict[str, NDArray[np.float64]]
 
@@ -142,7 +143,7 @@ def downstream_curves(stage: str, metrics: Metrics) -> Markup:
                     lines,
                     panel.limits,
                     panel.log,
-                    band=_subtasks_ci95(metrics) if panel.series[0][0] == "subtasks_solved" else None,
+                    band=subtasks_ci95(metrics) if panel.series[0][0] == "subtasks_solved" else None,
                 )
             )
         if group == "Episodes" and (rates := _completion_rates(metrics)):
@@ -193,19 +194,13 @@ def _completion_rates(metrics: Metrics) -> list[tuple[str, NDArray[np.float64]]]
     return [found[number] for number in sorted(found)]
 
 
-def _subtasks_ci95(metrics: Metrics) -> Band | None:
-    """95 % interval of the mean number of sub-tasks solved S, from p_k = P(S >= k), the completion rates.
-
-    E[S] = sum_k p_k and E[S^2] = sum_k (2k - 1) p_k.
-    """
+def subtasks_ci95(metrics: Metrics) -> Band | None:
+    """95 % interval of the mean number of sub-tasks solved, which is the sum of the completion rates."""
     rates = [values for _, values in _completion_rates(metrics)]
     if not rates:
         return None
-    mean = np.sum(rates, axis=0)
-    square = np.sum([(2 * k - 1) * values for k, values in enumerate(rates, 1)], axis=0)
-    episodes = np.clip(metrics["episodes"], 1, EPISODE_WINDOW)
-    half = 1.96 * np.sqrt(np.maximum(square - mean**2, 0) / episodes)
-    return np.maximum(mean - half, 0), np.minimum(mean + half, len(rates))
+    low, high = wilson(np.mean(rates, axis=0), np.clip(metrics["episodes"], 1, EPISODE_WINDOW))
+    return len(rates) * low, len(rates) * high
 
 
 def _known(metrics: Metrics, name: str) -> bool:

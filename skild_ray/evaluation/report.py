@@ -1,7 +1,6 @@
 """One self-contained page on a run: what was run, the curves of every stage, how the agent does and where it goes."""
 
 import json
-import math
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -116,7 +115,8 @@ def _headline(artifact: Artifact, metrics: Metrics, results: Results) -> Markup:
                 card(f"Success, {label}", _percent(part["success_rate"]), f"95 % CI {_percents(part['success_ci95'])}")
             )
     if results:
-        cards.append(card("Sub-tasks solved", f"{results['subtasks_mean']:.2f}", "mean an episode"))
+        solved = f"95 % CI {_range(results['subtasks_ci95'], '.2f')}" if "subtasks" in results else "mean an episode"
+        cards.append(card("Sub-tasks solved", f"{results['subtasks_mean']:.2f}", solved))
         cards.append(
             card("Return", f"{results['return_mean']:.1f}", f"95 % CI {_range(results['return_ci95'], '.1f')}")
         )
@@ -226,12 +226,14 @@ def _evaluation(results: Mapping[str, Results]) -> list[Markup]:
         content.append(
             note(
                 f"{result['episodes']} complete episodes each, seed {result['seed']}. Deterministic takes the mean of "
-                "the policy, sampled draws from it; the initial policy is the one that training started from, the "
-                "posterior has the same mean and its own sigma. Brackets are 95 % confidence intervals."
+                "the policy, sampled draws from it. The initial policy is the one that training started from: what the "
+                "trained one solves beyond it is what reinforcement learning added. Skill BC, behavioural cloning of "
+                "skills, is the posterior with its own sigma; where training started from the posterior, the initial "
+                "policy has its mean, and its sigma times policy_init_scale. Brackets are 95 % confidence intervals."
             )
         )
         parts = list(policies(result))
-        head = ("policy", "success", "", "return", "", "sub-tasks", "env steps an episode", "trained for (env steps)")
+        head = ("policy", "success", "", "return", "", "sub-tasks", "", "env steps an episode", "env steps trained")
         content.append(table(head, [_result_row(label, part) for label, part in parts]))
         if "subtasks" in result:
             content += _subtasks(stage, parts)
@@ -263,6 +265,7 @@ def _result_row(label: str, part: Results) -> list[str]:
         f"{part['return_mean']:.2f}",
         f"[{_range(part['return_ci95'], '.2f')}]",
         f"{part['subtasks_mean']:.2f}",
+        f"[{_range(part['subtasks_ci95'], '.2f')}]" if "subtasks" in part else "",
         f"{part['episode_length_mean']:,.0f}",
         f"{part['env_steps_trained']:,}",
     ]
@@ -280,10 +283,10 @@ def _percents(shares: Sequence[float]) -> str:
     return f"{100 * low:.0f} to {100 * high:.0f} %"
 
 
-def _range(bounds: Sequence[float], form: str) -> str:
-    low, high = bounds
-    if not math.isfinite(high - low):  # a single episode tells nothing about the spread
+def _range(bounds: Sequence[float] | None, form: str) -> str:
+    if bounds is None:
         return "unknown"
+    low, high = bounds
     return f"{low:{form}} to {high:{form}}"
 
 

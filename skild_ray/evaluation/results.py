@@ -19,24 +19,27 @@ from skild_ray.evaluation.film import RENDER_MODE, film
 from skild_ray.evaluation.policy import Agent, Which, load_agent
 from skild_ray.evaluation.recording import Recording
 from skild_ray.evaluation.rollouts import Episode, play, summarise
+from skild_ray.evaluation.statistics import in_words
 
 RESULTS_FILE, VIDEO_FOLDER = "evaluation.json", "videos"
-LOG_WIDTH = 130
-WITHOUT_RL: tuple[Which, ...] = ("initial", "posterior")
+LOG_WIDTH = 170
+FORMAT = 2
+"""Of the results; an evaluation that was kept in another one, with other intervals, is made again."""
+LABELS: dict[Which, str] = {"trained": "trained", "initial": "initial", "posterior": "skill BC"}
+"""The policies as tables name them."""
 Results = dict[str, Any]
 
 
 def policies_without_rl(experiment: Experiment) -> tuple[Which, ...]:
     """The policies without reinforcement learning that are evaluated beside the trained one.
 
-    'initial' is where training started; 'posterior', skill behavioural cloning, is apart from it only where training
-    started from the posterior with another sigma. SAC starts from nothing.
+    'initial' is the policy that training starts from: what reinforcement learning adds is what the trained one solves
+    beyond it. 'posterior' is skill behavioural cloning, where training starts from the posterior: it has the initial
+    policy's mean and its own sigma, where `policy_init_scale` is a factor on that. SAC starts from nothing.
     """
     if experiment.sac:
         return ()
-    settings = experiment.algorithm
-    rescaled = settings.policy_init == "posterior" and settings.policy_init_scale != 1
-    return WITHOUT_RL if rescaled else ("initial",)
+    return ("initial", "posterior") if experiment.algorithm.policy_init == "posterior" else ("initial",)
 
 
 def evaluate_target(
@@ -57,10 +60,12 @@ def evaluate_target(
     wanted = policies_without_rl(agent.experiment) if without_rl else ()
     others = {which: load_agent(target, which) for which in wanted}
     played, results = run(agent, "trained policy", True)
-    results["sampled"] = run(agent, "trained policy", False)[1]
+    results |= {"format": FORMAT, "sampled": run(agent, "trained policy", False)[1]}
     for which, other in others.items():
-        name = f"{which} policy"
-        # The posterior has the mean of the initial policy, and another sigma.
+        if which == "posterior" and agent.experiment.algorithm.policy_init_scale == 1:
+            results[which] = results["initial"]
+            continue
+        name = f"{LABELS[which]} policy"
         mean = results["initial"] if which == "posterior" else run(other, name, True)[1]
         results[which] = mean | {"sampled": run(other, name, False)[1]}
     if videos:
@@ -78,8 +83,8 @@ def evaluate_run(artifact: Path, episodes: int, seed: int, videos: int = 0, with
         stored: Results = json.loads(path.read_text())
         others = policies_without_rl(load_experiment(artifact / "config.yaml")) if without_rl else ()
         missing = set(others) - set(stored)
-        wanted = (stored["episodes"], stored["seed"], stored.get("videos_wanted", 0)) == (episodes, seed, videos)
-        if wanted and not missing:
+        facts = (stored.get("format"), stored["episodes"], stored["seed"], stored.get("videos_wanted", 0))
+        if facts == (FORMAT, episodes, seed, videos) and not missing:
             film(recordings(stored, artifact))
             _store(artifact)
             return stored
@@ -149,31 +154,34 @@ def most_telling(episodes: Sequence[Episode], count: int) -> list[int]:
 
 
 def policies(results: Results) -> Iterator[tuple[str, Results]]:
-    """The evaluated policies that there are, by name; the posterior's mean, which is the initial policy's, once."""
-    for name in ("trained", *WITHOUT_RL):
-        both = results if name == "trained" else results.get(name)
-        if both and name != "posterior":
-            yield f"{name}, deterministic", both
+    """The evaluated policies that there are, by name."""
+    for which, label in LABELS.items():
+        both = results if which == "trained" else results.get(which)
+        if both:
+            yield f"{label}, deterministic", both
         if both and "sampled" in both:
-            yield f"{name}, sampled", both["sampled"]
+            yield f"{label}, sampled", both["sampled"]
 
 
 def show(results: Results) -> None:
     """Print the results as tables."""
-    table = Table("policy", "success", "95 %", "return", "95 %", "sub-tasks", "env steps an episode", "trained for")
+    several = "subtasks" in results
+    table = Table("policy", "success", "return", *(["sub-tasks"] if several else []), "env steps an episode", "trained")
     for label, part in policies(results):
+        solved = [in_words(part["subtasks_mean"], part["subtasks_ci95"])] if several else []
         table.add_row(
             label,
-            f"{part['success_rate']:.2f}",
-            "{:.2f} .. {:.2f}".format(*part["success_ci95"]),
-            f"{part['return_mean']:.2f}",
-            "{:.2f} .. {:.2f}".format(*part["return_ci95"]),
-            f"{part['subtasks_mean']:.2f}",
+            in_words(part["success_rate"], part["success_ci95"]),
+            in_words(part["return_mean"], part["return_ci95"]),
+            *solved,
             f"{part['episode_length_mean']:.0f}",
             f"{part['env_steps_trained']:,} env steps",
         )
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
-    console.print(f"{results['episodes']} episodes each, seed {results['seed']}")
+    console.print(
+        f"{results['episodes']} episodes each, seed {results['seed']}; brackets are 95 % intervals. Training starts "
+        "from the initial policy; skill BC is the posterior with its own sigma."
+    )
     console.print(table)
     if "subtasks" in results:
         console.print(_subtask_table(list(policies(results))))
@@ -184,7 +192,5 @@ def _subtask_table(parts: Sequence[tuple[str, Results]]) -> Table:
     table = Table("completed in order", *(label for label, _ in parts))
     for index, subtask in enumerate(parts[0][1]["subtasks"]):
         rates = [part["subtasks"][index] for _, part in parts]
-        table.add_row(
-            subtask["name"], *("{:.2f} ({:.2f} .. {:.2f})".format(rate["rate"], *rate["ci95"]) for rate in rates)
-        )
+        table.add_row(subtask["name"], *(in_words(rate["rate"], rate["ci95"]) for rate in rates))
     return table

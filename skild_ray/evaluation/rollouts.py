@@ -1,6 +1,5 @@
 """Complete episodes of a policy, each fixed by its own seed, and what they amount to."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,16 +7,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 
 from skild_ray.algorithms.pretrained import Pretrained, load_decoder
 from skild_ray.config import Experiment
 from skild_ray.envs.action_env import ActionVectorEnv
-from skild_ray.envs.conventions import subtasks_of
+from skild_ray.envs.conventions import return_range_of, subtasks_of
 from skild_ray.envs.registry import make_env
 from skild_ray.envs.skill_env import SkillVectorEnv
+from skild_ray.errors import SkildError
 from skild_ray.evaluation.policy import Agent, Policy
 from skild_ray.evaluation.recording import Recorder
+from skild_ray.evaluation.statistics import bootstrap_mean, bounded_mean
 from skild_ray.progress import TaskProgress
 
 
@@ -27,7 +27,8 @@ class Episode:
 
     `states` [T + 1, observation_dim] are those at skill boundaries, the last one included; `actions`
     [env_steps, action_dim] are all that the environment was given. `credited_at` has the env step (from 1) in which
-    each sub-task that was solved was credited, in the order of `subtasks`.
+    each sub-task that was solved was credited, in the order of `subtasks`. `return_range` holds the smallest and the
+    largest return that the environment allows, where it has that attribute.
     """
 
     episode_return: float
@@ -39,6 +40,7 @@ class Episode:
     actions: NDArray[np.float32]
     subtasks: tuple[str, ...]
     credited_at: tuple[int, ...]
+    return_range: tuple[float, float] | None = None
 
 
 def run_episodes(env: SkillVectorEnv, policy: Policy, seeds: Sequence[int], name: str = "evaluation") -> list[Episode]:
@@ -91,27 +93,29 @@ def _run_group(env: SkillVectorEnv, policy: Policy, seeds: Sequence[int]) -> lis
                 actions=np.stack(recorder.actions),
                 subtasks=subtasks_of(recorder),
                 credited_at=tuple(recorder.credited_at),
+                return_range=return_range_of(recorder),
             )
         )
     return episodes
 
 
 def summarise(episodes: Sequence[Episode], env_steps_trained: int, seed: int) -> dict[str, Any]:
-    """Means with 95 % confidence intervals: Wilson's for rates, Student's for return and sub-tasks.
+    """Means with 95 % confidence intervals (see `statistics`); that of the return is None where it is unknown.
 
     Where there are several sub-tasks, 'subtasks' has the completion rate of each, and 'credited_at' the env steps of
     the credits in every episode, in the order of the sub-tasks.
+
+    Raises:
+        SkildError: a return is outside of the environment's `return_range`.
     """
-    count = len(episodes)
-    returns = np.array([episode.episode_return for episode in episodes])
     solved = np.array([episode.subtasks_solved for episode in episodes])
-    success_rate, success_ci95 = _rate(sum(episode.success for episode in episodes), count)
+    success = np.array([episode.success for episode in episodes])
     summary = {
-        "episodes": count,
-        "success_rate": success_rate,
-        "success_ci95": success_ci95,
-        "return_mean": float(returns.mean()),
-        "return_ci95": _mean_ci95(returns),
+        "episodes": len(episodes),
+        "success_rate": float(success.mean()),
+        "success_ci95": bounded_mean(success, 0, 1),
+        "return_mean": float(np.mean([episode.episode_return for episode in episodes])),
+        "return_ci95": _return_interval(episodes),
         "subtasks_mean": float(solved.mean()),
         "episode_length_mean": float(np.mean([episode.env_steps for episode in episodes])),
         "env_steps_trained": env_steps_trained,
@@ -119,24 +123,34 @@ def summarise(episodes: Sequence[Episode], env_steps_trained: int, seed: int) ->
     }
     names = _subtask_names(episodes)
     if len(names) > 1:
-        summary["subtasks_ci95"] = _mean_ci95(solved)
-        rates = [_rate(sum(len(e.credited_at) > index for e in episodes), count) for index in range(len(names))]
+        summary["subtasks_ci95"] = bounded_mean(solved, 0, len(names))
+        credits = np.array([len(episode.credited_at) for episode in episodes])
         summary["subtasks"] = [
-            {"name": name, "rate": rate, "ci95": ci95} for name, (rate, ci95) in zip(names, rates, strict=True)
+            {"name": name, "rate": float((credits >= k).mean()), "ci95": bounded_mean(credits >= k, 0, 1)}
+            for k, name in enumerate(names, 1)
         ]
         summary["credited_at"] = [list(episode.credited_at) for episode in episodes]
     return summary
 
 
-def _rate(hits: int, count: int) -> tuple[float, list[float]]:
-    interval = stats.binomtest(hits, count).proportion_ci(0.95, method="wilson")
-    return hits / count, [float(interval.low), float(interval.high)]
-
-
-def _mean_ci95(values: NDArray[Any]) -> list[float]:
-    count = len(values)
-    half = float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / math.sqrt(count)) if count > 1 else math.inf
-    return [float(values.mean() - half), float(values.mean() + half)]
+def _return_interval(episodes: Sequence[Episode]) -> list[float] | None:
+    """Within the environment's `return_range`, or between two values where there are no others; else by bootstrap."""
+    returns = np.array([episode.episode_return for episode in episodes])
+    ranges = [episode.return_range for episode in episodes if episode.return_range]
+    if len(ranges) == len(episodes):
+        low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+        slack = 1e-6 * (high - low)  # of rewards that were added up
+        if returns.min() < low - slack or returns.max() > high + slack:
+            raise SkildError(
+                f"returns of {returns.min():g} to {returns.max():g} are outside of the environment's return_range, "
+                f"{low:g} to {high:g}; correct the attribute"
+            )
+        returns = returns.clip(low, high)
+    elif len(set(returns)) == 2:
+        low, high = returns.min(), returns.max()
+    else:
+        return bootstrap_mean(returns)
+    return bounded_mean(returns, low, high) if low < high else None
 
 
 def _subtask_names(episodes: Sequence[Episode]) -> tuple[str, ...]:

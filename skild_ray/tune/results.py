@@ -12,6 +12,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from ray.tune import ResultGrid
+from ray.tune.result import DONE
 from rich.console import Console
 from rich.table import Table
 
@@ -20,13 +21,14 @@ from skild_ray.config import to_yaml, with_values
 from skild_ray.errors import last_line
 from skild_ray.evaluation import page
 from skild_ray.evaluation.figures import colour, new_axes, to_svg
+from skild_ray.evaluation.statistics import bootstrap_mean, in_words
 from skild_ray.tune.offline import trial_folder
 from skild_ray.tune.sweep import Sweep, Values
 from skild_ray.tune.trial import RESULT_FILE
 
 PAGE_FILE, BEST_FILE = "sweep.html", "best.yaml"
-FINISHED, STOPPED = "finished", "stopped early"
-LOG_WIDTH = 130
+FINISHED, STOPPED, UNFINISHED = "finished", "stopped early", "unfinished"
+LOG_WIDTH = 160
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,11 @@ class Outcome:
     """The metric of its last report; NaN if it has none."""
     env_steps: int
     ended: str
-    """`FINISHED`, `STOPPED`, or the reason why it failed."""
+    """`FINISHED`; `STOPPED`, by the scheduler; `UNFINISHED`, as the sweep was; or the reason why it failed."""
 
     @property
     def failed(self) -> bool:
-        return self.ended not in (FINISHED, STOPPED)
+        return self.ended not in (FINISHED, STOPPED, UNFINISHED)
 
     @property
     def configuration(self) -> tuple[tuple[str, Any], ...]:
@@ -52,33 +54,99 @@ class Outcome:
         return tuple((key, str(value)) for key, value in self.values.items() if key != "seed")
 
 
+@dataclass(frozen=True)
+class Configuration:
+    """The trials that differ in their seeds only, the best first.
+
+    A failed trial cannot be left out of the mean: the seeds that survive are the lucky ones. It has no worst score to
+    count with either, as a loss has no upper bound. So a configuration with a failed trial is disqualified: it ranks
+    below all configurations without one.
+    """
+
+    trials: Sequence[Outcome]
+    missing: int
+    """Seeds of the sweep that it has no trial for yet."""
+
+    @property
+    def scores(self) -> list[float]:
+        """Of the trials that did not fail."""
+        return [trial.score for trial in self.trials if math.isfinite(trial.score) and not trial.failed]
+
+    @property
+    def failures(self) -> list[str]:
+        """The reasons of those that did."""
+        return [trial.ended for trial in self.trials if trial.failed]
+
+    @property
+    def open(self) -> int:
+        """Seeds that are not over."""
+        return self.missing + sum(trial.ended == UNFINISHED for trial in self.trials)
+
+    def rank(self, sign: float) -> tuple[Any, ...]:
+        """Sorts configurations, the best first; `sign` is -1 where a large score is good.
+
+        Those with a failed trial rank below those with an open one, and these below those whose trials are all over;
+        of those with a failed trial the one with more finished trials is better. Then the mean score decides.
+        """
+        if not self.scores:
+            return (3,)
+        mean = sign * fmean(self.scores)
+        if self.failures:
+            return 2, -sum(trial.ended == FINISHED for trial in self.trials), mean
+        return (1 if self.open else 0), 0, mean
+
+    def __str__(self) -> str:
+        """The mean over the seeds with its 95 % interval, and what is wrong with it."""
+        total = len(self.trials) + self.missing
+        parts = []
+        if self.scores:
+            interval, mean = bootstrap_mean(self.scores), fmean(self.scores)
+            parts.append(f"{mean:.4g}" if interval is None else in_words(mean, interval, ".4g"))
+        if self.failures:
+            parts.append(f"{len(self.failures)} of {total} seeds failed: {self.failures[0]}")
+        if stopped := sum(trial.ended == STOPPED for trial in self.trials):
+            parts.append(f"{stopped} of {total} seeds stopped early")
+        if self.open:
+            parts.append(f"{self.open} of {total} seeds unfinished")
+        return "; ".join(parts)
+
+
 def outcomes(sweep: Sweep, results: ResultGrid) -> list[Outcome]:
-    """Best first: by the mean over the seeds of a configuration, then by the trial's own metric; failed ones last."""
+    """Best first: by configuration (see `Configuration.rank`), then by the trial's own metric."""
     found = []
     for result in results:
         metrics, trial = result.metrics or {}, Path(result.path).name
+        score = float(metrics.get(sweep.metric, math.nan))
         finished = (trial_folder(sweep.folder, trial) / RESULT_FILE).exists()
-        found.append(
-            Outcome(
-                trial=trial,
-                values=dict(result.config or {}),
-                score=float(metrics.get(sweep.metric, math.nan)),
-                env_steps=int(metrics.get("env_steps", 0)),
-                ended=reason(result.error) if result.error else FINISHED if finished else STOPPED,
-            )
-        )
-    scores = defaultdict(list)
-    for outcome in found:
-        if not (outcome.failed or math.isnan(outcome.score)):
-            scores[outcome.configuration].append(outcome.score)
+        if result.error:
+            ended = reason(result.error)
+        elif not (finished or metrics.get(DONE)):
+            ended = UNFINISHED
+        elif not math.isfinite(score):
+            ended = f"{sweep.metric} is {score}"
+        else:
+            ended = FINISHED if finished else STOPPED
+        env_steps = int(metrics.get("env_steps", 0))
+        found.append(Outcome(trial, dict(result.config or {}), score, env_steps, ended))
+    return [trial for configuration in configurations(sweep, found) for trial in configuration.trials]
+
+
+def configurations(sweep: Sweep, found: Sequence[Outcome]) -> list[Configuration]:
+    """The trials by configuration, the best first."""
     sign = -1.0 if sweep.mode == "max" else 1.0
+    groups = defaultdict(list)
+    for outcome in found:
+        groups[outcome.configuration].append(outcome)
+    seeds = _seeds(found)
+    made = []
+    for trials in groups.values():
+        trials.sort(key=lambda trial: (trial.failed, math.isnan(trial.score), sign * trial.score))
+        made.append(Configuration(trials, len(seeds - _seeds(trials))))
+    return sorted(made, key=lambda configuration: configuration.rank(sign))
 
-    def order(outcome: Outcome) -> tuple[float, float]:
-        if outcome.failed or math.isnan(outcome.score):
-            return math.inf, math.inf
-        return sign * fmean(scores[outcome.configuration]), sign * outcome.score
 
-    return sorted(found, key=order)
+def _seeds(found: Sequence[Outcome]) -> set[int]:
+    return {outcome.values["seed"] for outcome in found}
 
 
 def reason(error: BaseException) -> str:
@@ -96,36 +164,48 @@ def show(sweep: Sweep, ranking: Sequence[Outcome]) -> None:
 
 
 def write_best(sweep: Sweep, ranking: Sequence[Outcome]) -> Path | None:
-    """The experiment of the best trial, every default written out, as a file for `skild-ray pipeline`.
+    """The experiment of the best configuration, every default written out, as a file for `skild-ray pipeline`.
+
+    Its seed is one that no trial had: the configuration was chosen for what it did with theirs.
 
     None if no trial has a result.
     """
-    if not ranking or ranking[0].failed or math.isnan(ranking[0].score):
+    best = next(iter(configurations(sweep, ranking)), None)
+    if best is None or not best.scores:
         return None
-    best = ranking[0]
-    experiment = with_values(sweep.base, {**best.values, "name": f"{sweep.name}_best"})
-    says = f"# Sweep {sweep.name}, trial {best.trial}: {sweep.metric} {best.score:.4g} at {best.env_steps} env steps.\n"
+    first, used = best.trials[0], _seeds(ranking) | set(sweep.seeds or ())
+    seeds = ", ".join(str(trial.values["seed"]) for trial in best.trials)
+    says = [
+        f"Sweep {sweep.name}: {sweep.metric} {best}.",
+        f"Chosen on the training seeds {seeds} (trials {', '.join(trial.trial for trial in best.trials)}), trained for "
+        f"{max(trial.env_steps for trial in best.trials)} env steps.",
+        "The seed below is one that no trial had: results with the others are those that it was chosen for.",
+    ]
     if sweep.scheduler.pbt:
-        says += "# Its settings changed while it was trained; these are the last. The trained agent: evaluate "
-        says += f"{trial_folder(sweep.folder, best.trial)}\n"
+        says.append(
+            "Its settings changed while it was trained; these are the last. The trained agent: evaluate "
+            f"{trial_folder(sweep.folder, first.trial)}"
+        )
+    experiment = with_values(sweep.base, {**first.values, "name": f"{sweep.name}_best", "seed": max(used) + 1})
     path = sweep.folder / BEST_FILE
     with writable(path):
-        path.write_text(says + to_yaml(experiment))
+        path.write_text("".join(f"# {line}\n" for line in says) + to_yaml(experiment))
     return path
 
 
 def write_page(sweep: Sweep, ranking: Sequence[Outcome]) -> Path:
     """One self-contained page: the trials in parallel coordinates, and as a table."""
     parts = [page.element("h1", f"Sweep {sweep.name}")]
-    over = sum(outcome.ended == FINISHED for outcome in ranking)
+    over, failed = sum(o.ended == FINISHED for o in ranking), sum(o.failed for o in ranking)
     parts.append(
         page.note(
-            f"{len(ranking)} trials of {sweep.experiment}, {over} of them finished; ranked by {sweep.metric}, "
-            f"{sweep.mode}imum first"
+            f"{len(ranking)} trials of {sweep.experiment}, {over} of them finished, {failed} failed; ranked by "
+            f"{sweep.metric}, {sweep.mode}imum first, configurations of which a seed failed below all others"
         )
     )
-    if scored := [outcome for outcome in ranking if not math.isnan(outcome.score)]:
-        parts.append(page.section("plot", "Parallel coordinates", _parallel_coordinates(sweep, scored)))
+    if scored := [outcome for outcome in ranking if math.isfinite(outcome.score)]:
+        best = f"Best: trial {ranking[0].trial}, {sweep.metric} {configurations(sweep, ranking)[0]}"
+        parts.append(page.section("plot", "Parallel coordinates", _parallel_coordinates(sweep, scored, best)))
     head, rows = _table(sweep, ranking)
     parts.append(page.section("trials", "Trials", page.table(head, rows)))
     path = sweep.folder / PAGE_FILE
@@ -134,23 +214,31 @@ def write_page(sweep: Sweep, ranking: Sequence[Outcome]) -> Path:
     return path
 
 
+def _several(sweep: Sweep) -> bool:
+    """Whether each configuration has several seeds."""
+    return len(sweep.seeds or []) > 1
+
+
 def _keys(sweep: Sweep) -> list[str]:
-    return [*sweep.space, *(["seed"] if len(sweep.seeds or []) > 1 else [])]
+    return [*sweep.space, *(["seed"] if _several(sweep) else [])]
 
 
 def _table(sweep: Sweep, ranking: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
-    keys = _keys(sweep)
+    """A row a trial; with several seeds, the first one of a configuration also says how all of them did."""
+    keys, means = _keys(sweep), _several(sweep)
     rows = [
         [
             outcome.trial,
             "" if math.isnan(outcome.score) else f"{outcome.score:.4g}",
+            *([] if not means else ["" if index else str(configuration)]),
             *(short(outcome.values.get(key)) for key in keys),
             f"{outcome.env_steps:,}",
             outcome.ended,
         ]
-        for outcome in ranking
+        for configuration in configurations(sweep, ranking)
+        for index, outcome in enumerate(configuration.trials)
     ]
-    return ["trial", sweep.metric, *keys, "env steps", "ended"], rows
+    return ["trial", sweep.metric, *(["mean of the seeds"] if means else []), *keys, "env steps", "ended"], rows
 
 
 def short(value: Any) -> str:
@@ -158,7 +246,7 @@ def short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _parallel_coordinates(sweep: Sweep, ranking: Sequence[Outcome]) -> page.Markup:
+def _parallel_coordinates(sweep: Sweep, ranking: Sequence[Outcome], title: str) -> page.Markup:
     """A line a trial over one axis a key and the metric's at the right; the best in colour, over the others."""
     keys = _keys(sweep)
     drawing, axes = new_axes(max(4.0, 1.5 * (len(keys) + 1)), 3.2)
@@ -180,7 +268,7 @@ def _parallel_coordinates(sweep: Sweep, ranking: Sequence[Outcome]) -> page.Mark
     axes.set_xlim(-0.3, len(columns) - 0.6)
     axes.set_ylim(-0.08, 1.08)
     svg = to_svg(drawing, "parallel", f"{len(ranking)} trials over {', '.join(keys)} and {sweep.metric}")
-    return page.figure(f"Best: trial {ranking[0].trial}, {sweep.metric} {ranking[0].score:.4g}", svg)
+    return page.figure(title, svg)
 
 
 class _Axis:

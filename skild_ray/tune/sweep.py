@@ -147,7 +147,8 @@ class Sweep(Section):
     seeds: list[int] | None = Field(
         None,
         min_length=1,
-        description="seeds each configuration is trained with and ranked by the mean of; default: one",
+        description="seeds each configuration is trained with and ranked by the mean of, below all others if one of "
+        "them fails; default: one",
     )
     scheduler: Scheduler = Scheduler()
     concurrent: int | None = Field(None, gt=0, description="trials at a time; default: as many as the cluster holds")

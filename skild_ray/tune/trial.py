@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ray import tune
 from ray.tune import PlacementGroupFactory
 from ray.tune.result import DONE, SHOULD_CHECKPOINT
@@ -24,7 +25,8 @@ from skild_ray.algorithms.train import (
 from skild_ray.artifacts import open_artifact
 from skild_ray.config import with_values
 from skild_ray.errors import SkildError
-from skild_ray.evaluation.policy import load_agent
+from skild_ray.evaluation.policy import Agent, load_agent
+from skild_ray.evaluation.results import Results
 from skild_ray.evaluation.rollouts import play, summarise
 from skild_ray.pipeline import Run
 from skild_ray.tune.offline import trial_run
@@ -79,9 +81,7 @@ class Trial(tune.Trainable):
         """Results of the deterministic policy, if the metric is one of them."""
         if self._sweep.metric not in EVALUATION_METRICS:
             return {}
-        settings, agent = self.experiment.evaluation, load_agent(self.experiment.run_dir)
-        played = play(agent, settings.episodes, settings.seed, deterministic=True)
-        results = summarise(played, agent.env_steps, settings.seed)
+        results = selection_results(load_agent(self.experiment.run_dir))
         return {name: results[name.removeprefix("evaluation.")] for name in EVALUATION_METRICS}
 
     def _finish(self, row: Row) -> dict[str, Any]:
@@ -119,6 +119,23 @@ class Trial(tune.Trainable):
     def cleanup(self) -> None:
         if self._algo:
             self._algo.stop()
+
+
+def selection_seed(evaluation_seed: int) -> int:
+    """The seed of the episodes that trials are compared on: from a child of `evaluation.seed`'s SeedSequence.
+
+    The best of many trials is partly the luckiest on its episodes. `evaluation.seed`, on which a pipeline reports it,
+    has others.
+    """
+    (child,) = np.random.SeedSequence(evaluation_seed).spawn(1)
+    return int(child.generate_state(1)[0])
+
+
+def selection_results(agent: Agent) -> Results:
+    """The summary of `evaluation.episodes` episodes of `selection_seed`, deterministic."""
+    settings = agent.experiment.evaluation
+    seed = selection_seed(settings.seed)
+    return summarise(play(agent, settings.episodes, seed, deterministic=True), agent.env_steps, seed)
 
 
 def trial_resources(sweep: Sweep, values: Values) -> PlacementGroupFactory:

@@ -58,23 +58,35 @@ def test_table_and_figure(make: Make, tmp_path: Path) -> None:
     second = make("b", evaluation=_result(4.0, 1.0) | {"initial": posterior}, seed=7)
     plain = make("c", evaluation=_result(0.4, 0.0), stage="sac")
     methods = [read_method(f"SkiLD={first},{second}"), read_method(f"SAC={plain / 'sac'}")]
-    cloned = read_method(f"Skill BC={first},{second}", trained=False)
-    text = compare([*methods, cloned], tmp_path / "figure.svg")
+    before = read_method(f"Before={first},{second}", "initial")
+    cloned = read_method(f"Skill BC={first}", "posterior")
+    text = compare([*methods, before, cloned], tmp_path / "figure.svg")
     assert text.splitlines()[0].startswith("Sub-tasks solved over 100 episodes of evaluation seed 1000")
-    assert "| SkiLD | 3.50 (3.00) | 1.75 (1.50) | 2,000 | 0, 7 |" in text
-    assert "| SAC | 0.40 (0.40) | 0.20 (0.20) | 2,000 | 0 |" in text
-    assert "| Skill BC | 2.00 (2.00) | 1.00 (1.00)" in text, "the posterior, not the policy with another sigma"
+    assert "| SkiLD | 3.50 [3.00, 4.00] | 1.75 [1.50, 2.00] | 2,000 | 0, 7 |" in text
+    assert "| SAC | 0.40 [0.40] | 0.20 [0.20] | 2,000 | 0 |" in text
+    assert "| Before | 1.50 [1.00, 2.00] | 0.75 [0.50, 1.00]" in text, "where training started"
+    assert "| Skill BC | 2.00 [2.00] | 1.00 [1.00]" in text, "the posterior, not the policy with another sigma"
     root = ElementTree.parse(tmp_path / "figure.svg").getroot()
     assert root.tag == f"{SVG}svg"
     labels = {"".join(node.itertext()) for node in root.iter(f"{SVG}text")}
-    assert {"SkiLD", "SAC", "Skill BC, deterministic", "Skill BC, sampled", "sub-tasks solved"} <= labels
+    lines = {f"{name}, {how}" for name in ("Before", "Skill BC") for how in ("deterministic", "sampled")}
+    assert {"SkiLD", "SAC", "sub-tasks solved"} | lines <= labels
+
+
+def test_three_seeds_have_an_interval(make: Make, tmp_path: Path) -> None:
+    different = [make(f"a{seed}", evaluation=_result(score, 0.5), seed=seed) for seed, score in enumerate((3, 4, 3.8))]
+    equal = [make(f"b{seed}", evaluation=_result(4.0, 1.0), seed=seed) for seed in range(3)]
+    methods = [read_method(f"{name}={','.join(map(str, runs))}") for name, runs in (("A", different), ("B", equal))]
+    text = compare(methods, tmp_path / "figure.svg")
+    assert "| A | 3.60 (3.00 .. 4.00) [3.00, 4.00, 3.80] |" in text
+    assert "| B | 4.00 [4.00, 4.00, 4.00] |" in text, "seeds that agree say nothing about how far others may be"
 
 
 def test_success_where_there_is_one_subtask(make: Make, tmp_path: Path) -> None:
     run = make("a", evaluation=_result(0.9, 0.9))
     text = compare([read_method(f"SkiLD={run}")], tmp_path / "figure.svg")
     assert text.startswith("Success")
-    assert "| SkiLD | 0.90 (0.90) | 0.45 (0.45)" in text
+    assert "| SkiLD | 0.90 [0.90] | 0.45 [0.45]" in text
 
 
 def test_curves_of_different_steps(make: Make) -> None:
@@ -95,7 +107,8 @@ def test_mistakes_are_one_line(make: Make, tmp_path: Path) -> None:
         (ConfigError, "NAME=RUN", lambda: read_method(str(run))),
         (ArtifactError, "no run with", lambda: read_method(f"x={tmp_path / 'absent'}")),
         (ArtifactError, "not evaluated yet", lambda: read_method(f"x={make('e')}")),
-        (ArtifactError, "no policy without", lambda: read_method(f"x={run}", trained=False)),
+        (ArtifactError, "has no initial policy; .* evaluation.without_rl", lambda: read_method(f"x={run}", "initial")),
+        (ArtifactError, "has no skill BC policy; .*: posterior", lambda: read_method(f"x={run}", "posterior")),
         (ConfigError, "evaluated over 50", lambda: compare([read_method(f"x={run},{other}")], tmp_path / "x.svg")),
         (ArtifactError, "train for longer", lambda: compare([read_method(f"x={empty}")], tmp_path / "x.svg")),
         (ArtifactError, "in common", lambda: compare([read_method(f"x={run},{apart}")], tmp_path / "x.svg")),
@@ -113,11 +126,11 @@ def test_mistakes_are_one_line(make: Make, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, ("initial",)),
+        ({}, ("initial", "posterior")),
         ({"policy_init_scale": 0.4}, ("initial", "posterior")),
         ({"policy_init": "prior", "policy_init_scale": 0.4}, ("initial",)),
     ],
 )
-def test_the_posterior_is_evaluated_once(tmp_path: Path, changes: dict[str, Any], expected: tuple[str, ...]) -> None:
+def test_policies_without_rl(tmp_path: Path, changes: dict[str, Any], expected: tuple[str, ...]) -> None:
     experiment = tiny_experiment(tmp_path)
     assert policies_without_rl(experiment.model_copy(update={"algorithm": Algorithm(**changes)})) == expected

@@ -1,6 +1,13 @@
 import numpy as np
 
-from skild_ray.evaluation.curves import MAX_POINTS, credit_curves, downstream_curves, offline_curves, read_metrics
+from skild_ray.evaluation.curves import (
+    MAX_POINTS,
+    credit_curves,
+    downstream_curves,
+    offline_curves,
+    read_metrics,
+    subtasks_ci95,
+)
 
 
 def test_missing_values_and_files_are_no_errors(tmp_path):
@@ -57,6 +64,13 @@ def test_several_sub_tasks_have_curves_and_a_band():
     assert page.index("kettle") < page.index("top burner"), "in their order"
     assert "fill-opacity" in page
     assert "fill-opacity" not in plain
+
+
+def test_the_band_of_solved_sub_tasks_has_a_width_within_their_number():
+    metrics = {"episodes": np.full(3, 60.0), "solved_1": np.array([0, 1, np.nan]), "solved_2": np.array([0, 1, np.nan])}
+    low, high = subtasks_ci95(metrics)
+    assert low[0] == 0 < high[0] < low[1] < high[1] == 2
+    assert np.isnan(low[2])
 
 
 def test_more_sub_tasks_than_colours_are_all_drawn():

@@ -1,14 +1,21 @@
 """Statistics of episodes, and which of them are looked at."""
 
+import contextlib
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from pretrained import publish_pretrained, tiny_experiment
 
-from skild_ray.artifacts import publish
+from skild_ray.artifacts import Artifact, publish
+from skild_ray.envs import make_env
+from skild_ray.envs.conventions import return_range_of
+from skild_ray.errors import SkildError
 from skild_ray.evaluation.policy import build_module
-from skild_ray.evaluation.results import evaluate_run, most_telling
+from skild_ray.evaluation.results import RESULTS_FILE, evaluate_run, most_telling, policies, show
 from skild_ray.evaluation.rollouts import Episode, summarise
 
 
@@ -29,6 +36,22 @@ def episode(
     )
 
 
+def untrained(tmp_path: Path, **algorithm: Any) -> Artifact:
+    """Stage 4 as it begins."""
+    experiment = tiny_experiment(tmp_path, algorithm=algorithm)
+    stages = publish_pretrained(experiment).artifacts
+    return publish(
+        experiment,
+        "demo_rl",
+        build_module(experiment.run_dir, experiment).state_dict(),
+        [{"env_steps": 10.0}],
+        fingerprint="untrained",
+        data={},
+        inputs=stages,
+        facts={"env_steps": 10},
+    )
+
+
 def test_completion_of_each_sub_task() -> None:
     played = [episode((30, 60))] * 3 + [episode((40,))] * 6 + [episode()]
     summary = summarise(played, 0, 0)
@@ -39,8 +62,55 @@ def test_completion_of_each_sub_task() -> None:
     assert burner["ci95"] == pytest.approx([0.1078, 0.6032], abs=1e-4)
     assert summary["credited_at"] == [[30, 60]] * 3 + [[40]] * 6 + [[]]
     assert summary["subtasks_mean"] == pytest.approx(1.2)
-    low, high = summary["subtasks_ci95"]
-    assert (low + high) / 2 == pytest.approx(1.2)
+    # Wilson's interval of a mean of 0.6 over 10, of two sub-tasks.
+    assert summary["subtasks_ci95"] == pytest.approx([2 * 0.3127, 2 * 0.8318], abs=1e-3)
+
+
+def test_a_perfect_agent_is_not_certain(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every episode is solved: the intervals reach down from the most that is possible, and none goes beyond."""
+    names = ("kettle", "bottom burner", "top burner", "slide cabinet")
+    played = [replace(episode((1, 2, 3, 4), subtasks=names), return_range=(0.0, 4.0))] * 100
+    summary = summarise(played, 0, 0)
+    low, high = summary["success_ci95"]
+    assert (round(low, 2), high) == (0.96, 1.0)
+    assert summary["subtasks_ci95"] == summary["return_ci95"] == pytest.approx([4 * low, 4.0])
+    assert max(summary["subtasks_ci95"] + summary["return_ci95"]) <= 4
+    show(summary)
+    said = capsys.readouterr().out
+    assert "1.00 (0.96 .. 1.00)" in said
+    assert said.count("4.00 (3.85 .. 4.00)") == 2
+
+
+def test_interval_of_returns_without_known_bounds() -> None:
+    """Two values are a rate; many are bootstrapped; of equal ones nothing is known."""
+    solved, failed = episode((1, 2)), episode()
+    low, high = summarise([solved] * 96 + [failed] * 4, 0, 0)["success_ci95"]
+    assert summarise([solved] * 96 + [failed] * 4, 0, 0)["return_ci95"] == pytest.approx([2 * low, 2 * high])
+    assert summarise([solved] * 100, 0, 0)["return_ci95"] is None
+    several = summarise([solved] * 50 + [episode((1,))] * 30 + [failed] * 20, 0, 0)
+    low, high = several["return_ci95"]
+    assert 1 < low < several["return_mean"] == 1.3 < high < 1.6
+
+
+def test_a_return_outside_of_its_range_is_one_line() -> None:
+    with pytest.raises(SkildError, match=r"returns of 2 to 2 are outside of .* return_range, 0 to 1") as caught:
+        summarise([replace(episode((1, 2)), return_range=(0.0, 1.0))], 0, 0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "kwargs", "expected"),
+    [
+        ("skild_ray/Maze-v0", {}, (0.0, 100.0)),
+        ("skild_ray/Maze-v0", {"goal_reward": -2.0}, (-2.0, 0.0)),
+        ("skild_ray/Kitchen-v0", {}, (0.0, 4.0)),
+        ("skild_ray/Office-v0", {}, (0.0, 8.0)),
+        ("MountainCarContinuous-v0", {}, None),
+    ],
+)
+def test_range_of_returns(environment: str, kwargs: dict[str, Any], expected: tuple[float, float] | None) -> None:
+    with contextlib.closing(make_env(environment, kwargs)) as env:
+        assert return_range_of(env) == expected
 
 
 def test_a_single_sub_task_is_success_and_nothing_more() -> None:
@@ -65,21 +135,34 @@ def test_most_telling_episodes() -> None:
 
 
 def test_policies_without_rl_are_evaluated_where_they_are_wanted(tmp_path: Path) -> None:
-    experiment = tiny_experiment(tmp_path, algorithm={"policy_init_scale": 0.5})
-    stages = publish_pretrained(experiment).artifacts
-    agent = publish(
-        experiment,
-        "demo_rl",
-        build_module(experiment.run_dir, experiment).state_dict(),
-        [{"env_steps": 10.0}],
-        fingerprint="untrained",
-        data={},
-        inputs=stages,
-        facts={"env_steps": 10},
-    )
+    agent = untrained(tmp_path, policy_init_scale=0.5)
     alone = evaluate_run(agent.path, 3, seed=0, without_rl=False)
     assert not {"initial", "posterior"} & set(alone)
     everything = evaluate_run(agent.path, 3, seed=0)
     assert alone.items() <= everything.items()
     assert {"initial", "posterior"} <= set(everything)
     assert evaluate_run(agent.path, 3, seed=0, without_rl=False) == everything, "what is there is kept"
+
+
+@pytest.mark.parametrize(("scale", "same"), [(1.0, True), (0.1, False)])
+def test_skill_bc_is_beside_the_policy_that_training_starts_from(
+    tmp_path: Path, scale: float, same: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They have the same mean, and are sampled apart where their sigmas differ."""
+    results = evaluate_run(untrained(tmp_path, policy_init_scale=scale).path, 10, seed=0)
+    labels = [label for label, _ in policies(results)]
+    assert labels == [
+        f"{policy}, {how}" for policy in ("trained", "initial", "skill BC") for how in ("deterministic", "sampled")
+    ]
+    initial, cloned = results["initial"], results["posterior"]
+    assert {**initial, "sampled": None} == {**cloned, "sampled": None}
+    assert ("skill BC policy, sampled" in capsys.readouterr().out) != same
+    assert not same or initial == cloned
+
+
+def test_an_evaluation_with_other_intervals_is_made_again(tmp_path: Path) -> None:
+    agent = untrained(tmp_path)
+    results = evaluate_run(agent.path, 3, seed=0)
+    del results["format"]
+    (agent.path / RESULTS_FILE).write_text(json.dumps(results | {"return_ci95": [7, 7]}))
+    assert evaluate_run(agent.path, 3, seed=0)["return_ci95"] == results["return_ci95"]

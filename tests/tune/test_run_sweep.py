@@ -16,7 +16,7 @@ import yaml
 from pretrained import ALGORITHM, SKILL, tiny_experiment
 
 from skild_ray.artifacts import open_artifact
-from skild_ray.config import Experiment, load_experiment, to_yaml
+from skild_ray.config import Experiment, load_experiment, to_yaml, with_values
 from skild_ray.errors import ConfigError
 from skild_ray.pipeline import OFFLINE_STAGES, Run
 from skild_ray.tune.offline import trial_folder
@@ -139,6 +139,7 @@ def test_a_killed_sweep_goes_on(folder: Path, ray_session: None, capsys: pytest.
     assert {outcome.values["algorithm.critic_lr"] for outcome in ranking} == set(rates)
     assert [outcome.ended for outcome in ranking[:-1]] == ["finished"] * 7
     assert "critic_loss is not finite" in ranking[-1].ended
+    assert ranking[-1].failed
     assert _scored(ranking)[:7] == sorted(_scored(ranking)[:7], reverse=True)
     hashes = {
         open_artifact(trial_folder(sweep.folder, name), "demo_rl").record["inputs"]["skill_prior"] for name in after
@@ -155,7 +156,9 @@ def test_a_killed_sweep_goes_on(folder: Path, ray_session: None, capsys: pytest.
 
 
 def _reproduces(best: Experiment, offline: Path, sweep: Sweep, outcome: Outcome) -> None:
-    """The best trial's experiment, run on its own, trains the very same agent."""
+    """The best trial's experiment, run on its own with the trial's seed, trains the very same agent."""
+    assert best.seed not in (outcome.values["seed"], sweep.base.seed)
+    best = with_values(best, {"seed": outcome.values["seed"]})
     best.run_dir.mkdir()
     for stage in OFFLINE_STAGES:
         (best.run_dir / stage).symlink_to(offline / stage)
