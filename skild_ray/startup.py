@@ -4,7 +4,6 @@ import importlib
 import logging
 import os
 import sys
-from pathlib import Path
 
 from farama_notifications import notifications
 
@@ -12,7 +11,7 @@ from farama_notifications import notifications
 def make_data_folder_absolute() -> None:
     """MINARI_DATASETS_PATH as an absolute path, without `~`: Minari takes it as it is, and workers run elsewhere."""
     if folder := os.environ.get("MINARI_DATASETS_PATH"):
-        os.environ["MINARI_DATASETS_PATH"] = os.path.abspath(Path(folder).expanduser())
+        os.environ["MINARI_DATASETS_PATH"] = os.path.abspath(os.path.expanduser(folder))
     else:
         os.environ.pop("MINARI_DATASETS_PATH", None)  # an empty one would mean the working directory to Minari
 

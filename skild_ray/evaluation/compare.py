@@ -1,6 +1,7 @@
 """Several runs beside each other: their learning curves in one figure, their final evaluations in one table."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -65,7 +66,7 @@ def read_method(text: str, trained: bool = True) -> Method:
     name, equals, paths = text.partition("=")
     if not (name and equals and paths):
         raise ConfigError(f"{text!r}: expected NAME=RUN[,RUN...], as in SkiLD=runs/kitchen_s0,runs/kitchen_s1")
-    runs = [_read_run(Path(path)) for path in paths.split(",") if path]
+    runs = [_read_run(Path(os.path.expanduser(path))) for path in paths.split(",") if path]
     for run in runs:
         if not trained and "initial" not in run.results:
             raise ArtifactError(f"{run.path}: its evaluation knows no policy without reinforcement learning")
