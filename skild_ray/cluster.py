@@ -64,7 +64,8 @@ def _require_answer(address: str) -> None:
     try:
         if kind not in ("", "ray"):
             raise ValueError("that is an address for ray job submit; a driver takes HOST:PORT, of port 6379 by default")
-        host, _, port = (place.partition("/")[0] if separator else canonicalize_bootstrap_address(place)).rpartition(":")
+        server = place.partition("/")[0] if separator else canonicalize_bootstrap_address(place)
+        host, _, port = server.rpartition(":")
         if not (host and port.isdecimal() and 0 < int(port) < 2**16):
             raise ValueError("that is not HOST:PORT")
         with socket.create_connection((host.strip("[]"), int(port)), ANSWER_TIMEOUT_S):

@@ -488,7 +488,8 @@ def read_mapping(path: Path, seen: tuple[Path, ...] = ()) -> Any:
     base = content.pop("extends", None)
     if base is None:
         return content
-    return _merge(read_mapping(path.parent / os.path.expanduser(str(base)), (*seen, path.resolve())), content, str(path))
+    extended = path.parent / os.path.expanduser(str(base))
+    return _merge(read_mapping(extended, (*seen, path.resolve())), content, str(path))
 
 
 def _merge(base: Any, changes: Any, origin: str) -> Any:

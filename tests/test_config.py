@@ -208,9 +208,10 @@ def test_a_name_fits_into_a_file_system(write) -> None:  # type: ignore[no-untyp
     assert len(message) < 400
 
 
-def test_home_is_expanded_where_paths_come_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write) -> None:  # type: ignore[no-untyped-def]
+def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("HOME", str(tmp_path))
-    write(MINIMAL | {"runs": "~/runs", "data": {"task_agnostic": [{"dataset": "~/a.h5"}], "demonstrations": [{"dataset": "b"}]}})
+    data = {"task_agnostic": [{"dataset": "~/a.h5"}], "demonstrations": [{"dataset": "b"}]}
+    write(MINIMAL | {"runs": "~/runs", "data": data})
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "child.yaml").write_text("extends: ~/tiny.yaml\n")
     experiment = load_experiment("~/sub/child.yaml")

@@ -21,9 +21,8 @@ except Exception:
 
 
 def _run(code: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | environment, cwd=folder, capture_output=True, text=True, check=True
-    )
+    command, variables = [sys.executable, "-c", code], os.environ | environment
+    return subprocess.run(command, env=variables, cwd=folder, capture_output=True, text=True, check=True)
 
 
 @pytest.mark.parametrize("backend", ["osmesa", "telepathy"])
@@ -34,9 +33,16 @@ def test_without_its_opengl_library_mujoco_only_does_not_render(tmp_path: Path, 
     assert done.stdout == "nothing renders\n"
 
 
-@pytest.mark.parametrize(("given", "meant"), [("sets", "{cwd}/sets"), ("~/sets", "{cwd}/sets"), ("", "{cwd}/.minari/datasets")])
+@pytest.mark.parametrize(
+    ("given", "meant"), [("sets", "{cwd}/sets"), ("~/sets", "{cwd}/sets"), ("", "{cwd}/.minari/datasets")]
+)
 def test_the_data_folder_is_absolute(tmp_path: Path, given: str, meant: str) -> None:
-    code = "import skild_ray, os; os.chdir('/'); from minari.storage.datasets_root_dir import *; print(get_dataset_path())"
+    code = """
+import os, skild_ray
+from skild_ray.data.minari_store import datasets_root
+os.chdir("/")
+print(datasets_root())
+"""
     done = _run(code, tmp_path, MINARI_DATASETS_PATH=given, HOME=str(tmp_path))
     assert done.stdout.strip() == meant.format(cwd=tmp_path)
 

@@ -170,7 +170,7 @@ def test_another_node_gets_what_was_pushed(copies: str, tmp_path: Path) -> None:
     assert storage.names(stage.parent) == []
 
 
-def test_what_another_node_has_stored_since_counts(copies: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_another_node_has_stored_counts(copies: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stage = storage.local_folder(copies) / "maze" / "skill_prior"
     _write(stage, "1")
     storage.push(stage, RECORD)
@@ -232,7 +232,9 @@ def test_a_push_that_breaks_off_leaves_a_whole_version(
     assert requests > 10
 
 
-def test_a_fetch_that_breaks_off_loses_nothing(unreliable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_fetch_that_breaks_off_loses_nothing(
+    unreliable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     stage = storage.local_folder(unreliable) / "maze" / "skill_prior"
     _write(stage, "1")
     storage.push(stage, RECORD)

@@ -50,8 +50,8 @@ class WandbRun(ExternalRun):
             logged_in = self._mode in (*OFFLINE, "disabled") or self._wandb.login(prompt=False, verify=False)
         except Exception as error:  # it has many kinds, and pydantic's
             raise ConfigError(
-                f"tracking.wandb: {one_line(error)[:200]}; correct that key or variable WANDB_..., or leave it out with "
-                f"{otherwise}"
+                f"tracking.wandb: {one_line(error)[:200]}; correct that key or variable WANDB_..., or leave W&B "
+                f"out with {otherwise}"
             ) from None
         if not logged_in:
             raise ConfigError(

@@ -38,7 +38,7 @@ def test_a_folder_is_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """W&B leaves a folder `wandb` behind, which Python takes for a package where none is installed."""
     (tmp_path / "tracker").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ConfigError, match="^tracking.tracker: the package is missing; pip install"):
+    with pytest.raises(ConfigError, match=r"^tracking.tracker: the package is missing; pip install"):
         import_extra("tracker", "tracker", "tracking.tracker")
 
 
