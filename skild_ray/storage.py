@@ -165,7 +165,7 @@ def _finish_replacing(filesystem: Any, there: str, record: str) -> None:
     draft = _draft(there)
     if _exists(filesystem, f"{draft}/{record}"):
         _delete(filesystem, there, record)
-        for name in sorted(_files(filesystem, draft), key=lambda name: name == record):
+        for name in _files(filesystem, draft):
             filesystem.create_dir(f"{there}/{name}".rpartition("/")[0], recursive=True)
             filesystem.copy_file(f"{draft}/{name}", f"{there}/{name}")
     _delete(filesystem, draft, record)
