@@ -31,6 +31,8 @@ from skild_ray.tracking.files import write_metrics
 SCHEMA = 2
 PACKAGES = ("skild_ray", "ray", "torch", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
 MODEL_FILE, RECORD_FILE = "model.safetensors", "artifact.json"
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What reading a damaged record, or a file that it names, raises."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def open_artifact(run_dir: Path, stage: str) -> Artifact:
         ArtifactError: it is missing, of another schema, truncated or altered; the message names the remedy.
     """
     path = run_dir / stage
-    storage.fetch(path, RECORD_FILE)
+    storage.fetch(path, RECORD_FILE, _intact)
     remedy = f"make it with: skild-ray train {stage.replace('_', '-')} EXPERIMENT"
     if not path.is_dir():
         raise ArtifactError(f"{path}: no such artifact; {remedy}")
@@ -79,14 +81,27 @@ def open_artifact(run_dir: Path, stage: str) -> Artifact:
         record = json.loads((path / RECORD_FILE).read_text())
         if record["schema"] != SCHEMA:
             raise ArtifactError(f"{path}: artifact of schema {record['schema']}, this version reads {SCHEMA}; {remedy}")
-        altered = [name for name, known in record["sha256"].items() if file_hash(path / name) != known]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        altered = _altered(path, record)
+    except _DAMAGE as error:
         raise ArtifactError(f"{path}: damaged artifact ({error}); delete the folder and {remedy}") from None
     if altered:
         raise ArtifactError(
             f"{path / altered[0]}: truncated or altered (its hash differs); delete the folder and {remedy}"
         )
     return Artifact(path, record)
+
+
+def _altered(path: Path, record: Mapping[str, Any]) -> list[str]:
+    """Names of the files that do not have the hash in the record."""
+    return [name for name, known in record["sha256"].items() if file_hash(path / name) != known]
+
+
+def _intact(path: Path) -> bool:
+    """Whether the files of an artifact agree with its record."""
+    try:
+        return not _altered(path, json.loads((path / RECORD_FILE).read_text()))
+    except _DAMAGE:
+        return False
 
 
 def require_input(artifact: Artifact, source: Artifact) -> None:
@@ -174,7 +189,7 @@ def publish(
             final.rename(replaced)
         draft.rename(final)
         shutil.rmtree(replaced, ignore_errors=True)
-    storage.push(final)
+    storage.push(final, RECORD_FILE)
     return Artifact(final, record)
 
 

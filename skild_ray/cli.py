@@ -1,7 +1,11 @@
 """The command line. It parses, calls and prints; everything else is elsewhere."""
 
+import contextlib
+import io
 import json
+import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,7 +19,13 @@ from skild_ray.interruption import Interrupted, end_at_once, interrupted, raisin
 
 HELP = "SkiLD: demonstration-guided reinforcement learning with learned skills, on Ray."
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=HELP)
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help=HELP,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 data_app = typer.Typer(no_args_is_help=True, help="Make, convert and inspect data sets.")
 app.add_typer(data_app, name="data")
 
@@ -27,7 +37,29 @@ Overrides = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", help="replace a finished stage that was made otherwise, and what was made from it")
 ]
+
+
+def _at_home(text: str) -> Path:
+    """A path as it was typed; shells do not expand the `~` of `--json=~/results.json`."""
+    return Path(os.path.expanduser(text))
+
+
 Stage = Literal["skill-prior", "skill-posterior", "demo-discriminator", "demo-rl", "imitation", "sac"]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"skild_ray {version('skild_ray')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    pass
 
 
 @data_app.command("generate")
@@ -214,18 +246,25 @@ def evaluate(
     target: Annotated[Path, typer.Argument(metavar="CHECKPOINT_OR_RUN", help="run, stage-4 artifact or checkpoint")],
     episodes: Annotated[int, typer.Option(min=1, help="episodes, once deterministic and once sampled")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="seed of the episodes")] = 1000,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write the results here")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", parser=_at_home, metavar="FILE", help="write the results here")
+    ] = None,
     video: Annotated[int, typer.Option(min=0, help="deterministic episodes to film, into `videos` beside --json")] = 0,
 ) -> None:
     """Play complete episodes: success, return and sub-tasks with 95 % confidence intervals."""
     from skild_ray.evaluation.results import evaluate_target, show
 
-    if json_file and not json_file.parent.is_dir():
-        raise ConfigError(f"--json {json_file}: there is no folder {json_file.parent}")
+    if json_file:
+        _require_place("--json", json_file)
     results = evaluate_target(target, episodes, seed, video, json_file.parent if json_file else Path())
     show(results)
     if json_file:
-        json_file.write_text(json.dumps(results, indent=2))
+        content = json.dumps(results, indent=2)
+        try:
+            json_file.write_text(content)
+        except OSError as error:
+            print(content)
+            raise SkildError(f"--json {json_file}: cannot write ({error.strerror}); the results are above") from None
 
 
 @app.command()
@@ -241,7 +280,7 @@ def compare(
     methods: Annotated[
         list[str], typer.Argument(metavar="NAME=RUN[,RUN...]", help="a method and its finished runs, one a seed")
     ],
-    out: Annotated[Path, typer.Option(help="SVG file to write the figure to")],
+    out: Annotated[Path, typer.Option(parser=_at_home, metavar="FILE.svg", help="SVG file to write the figure to")],
     before: Annotated[
         list[str] | None,
         typer.Option(
@@ -263,6 +302,9 @@ def compare(
     """
     from skild_ray.evaluation.compare import compare, read_method
 
+    if out.suffix.lower() != ".svg":
+        raise ConfigError(f"--out {out}: the figure is written as SVG; name it {out.with_suffix('.svg')}")
+    _require_place("--out", out)
     found = [read_method(text) for text in methods]
     found += [read_method(text, "initial") for text in before or ()]
     found += [read_method(text, "posterior") for text in skill_bc or ()]
@@ -270,14 +312,46 @@ def compare(
     print(f"\nfigure: {out}")
 
 
+def _require_place(option: str, file: Path) -> None:
+    """Raise ConfigError unless a file can be written, before the work is done that it is to hold."""
+    if file.is_dir():
+        raise ConfigError(f"{option} {file}: that is a folder; name a file in it")
+    if not file.parent.is_dir():
+        raise ConfigError(f"{option} {file}: there is no folder {file.parent}")
+    if file.exists() and not file.is_file():
+        return  # such as /dev/stdout
+    probe = file.with_name(f".{file.name}.draft")
+    try:
+        with (file if file.exists() else probe).open("ab"):
+            pass
+        probe.write_bytes(bytes(2**16))
+    except OSError as error:
+        raise ConfigError(f"{option} {file}: cannot write there ({error.strerror})") from None
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+
+
 def main() -> None:
     """Entry point: errors meant for people, and signals, become one line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without the letter shows another
     with raising_on_signals():
         try:
-            app()
+            try:
+                app()
+            finally:
+                sys.stdout.flush()
         except SkildError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(error.exit_code)
+        except OSError as error:
+            if not _output_fails():
+                raise
+            if not isinstance(error, BrokenPipeError):  # whoever reads has seen enough, as `head` has
+                print(f"error: cannot write to standard output ({error.strerror})", file=sys.stderr)
+            sys.exit(1)
         except (Interrupted, SystemError) as error:
             interruption = interrupted(error)
             if interruption is None:
@@ -287,6 +361,16 @@ def main() -> None:
             if "ray" in sys.modules:
                 sys.modules["ray"].shutdown()  # here: threads that wait for it would complain at the program's exit
             sys.exit(128 + interruption.number)
+
+
+def _output_fails() -> bool:
+    """Whether nothing can be printed any more; what is left is thrown away then, or Python would try it at the end."""
+    try:
+        print(flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 if __name__ == "__main__":

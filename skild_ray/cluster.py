@@ -2,12 +2,19 @@
 
 import logging
 import os
+import socket
 
+import grpc
 import ray
+from ray._private.grpc_utils import init_grpc_channel  # with the TLS that Ray's variables ask for
+from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import AuthenticationError
 
 from skild_ray.errors import SkildError, one_line
 from skild_ray.interruption import keep_raising
+
+ANSWER_TIMEOUT_S = 10.0
+REMEDY = "unset RAY_ADDRESS to start a local one"
 
 
 def connect() -> None:
@@ -17,13 +24,16 @@ def connect() -> None:
     local instance that ends with the process.
 
     Raises:
-        SkildError: there is no such cluster, it wants a token that we do not have, or Ray did not start.
+        SkildError: there is no such cluster, it does not answer, it wants a token that we do not have, or Ray did not
+            start.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # the default delays a stage's start by seconds
     if ray.is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS")
     local = {} if address else {"address": "local", "include_dashboard": False, "log_to_driver": False}
+    if address and address != "local":
+        _require_answer(address)
     try:
         try:
             ray.init(logging_level=logging.ERROR, **local)
@@ -38,9 +48,9 @@ def connect() -> None:
                 f"cannot connect to Ray at {address}: {refused}; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
                 "RAY_AUTH_TOKEN_PATH to the token of the cluster"
             ) from error
-        raise SkildError(
-            f"cannot {f'connect to Ray at {address}' if address else 'start Ray'}: {one_line(error)}"
-        ) from error
+        if address:
+            raise SkildError(f"cannot connect to Ray at {address}: {one_line(error)}; {REMEDY}") from error
+        raise SkildError(f"cannot start Ray: {one_line(error)}") from error
     keep_raising()
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)  # it announces its API stack at every start
     # A lost env runner gets one line of ours instead of a traceback.
@@ -51,6 +61,38 @@ def is_local() -> bool:
     """Whether Ray is an instance that this process has started: it has this machine's resources and never more."""
     node = ray._private.worker.global_worker.node
     return bool(node and node.head)
+
+
+def _require_answer(address: str) -> None:
+    """Raise SkildError unless a cluster answers at `address`, any that RAY_ADDRESS may hold.
+
+    Ray itself would wait for one without end, deaf to signals.
+    """
+    kind, separator, place = address.rpartition("://")
+    try:
+        if kind not in ("", "ray"):
+            raise ValueError("that is an address for ray job submit; a driver takes HOST:PORT, of port 6379 by default")
+        server = place.partition("/")[0] if separator else canonicalize_bootstrap_address(place)
+        host, _, port = server.rpartition(":")
+        if not (host and port.isdecimal() and 0 < int(port) < 2**16):
+            raise ValueError("that is not HOST:PORT")
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWER_TIMEOUT_S):
+            pass
+        with init_grpc_channel(f"{host}:{port}") as channel:
+            grpc.channel_ready_future(channel).result(ANSWER_TIMEOUT_S)
+    except grpc.FutureTimeoutError:
+        reason = "what answers there is not Ray"
+    except ValueError as error:
+        reason = one_line(error)
+    except ConnectionRefusedError:
+        reason = "nothing answers there"
+    except TimeoutError:
+        reason = f"nothing answers there within {ANSWER_TIMEOUT_S:.0f} s"
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+    else:
+        return
+    raise SkildError(f"cannot connect to Ray at {address}: {reason}; {REMEDY}")
 
 
 def _refused_token(error: BaseException | None) -> str | None:

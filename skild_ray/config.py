@@ -1,13 +1,14 @@
 """The experiment: one typed schema with every default, unit and range, read from YAML.
 
 An experiment file may name another one under `extends:` (a path relative to itself); its own keys are merged over
-that one, and `--set a.b=c` overrides come last. A list replaces a list; `a.0.b` names a key of an entry.
+that one, and `--set a.b=c` overrides come last. A list replaces a list; `a.0.b` names a key of an entry. `~` at the
+start of a path is the user's home.
 """
 
-import contextlib
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -72,6 +73,11 @@ class Source(Section):
     negatives: bool = Field(
         True, description="whether D's negatives include these task-agnostic states; false: they repeat demonstrations"
     )
+
+    @field_validator("dataset")
+    @classmethod
+    def _at_home(cls, dataset: str | None) -> str | None:
+        return dataset and os.path.expanduser(dataset)
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Source":
@@ -355,12 +361,16 @@ class Evaluation(Section):
 class Wandb(Section):
     """A run at Weights & Biases; needs the extra `wandb`."""
 
-    project: str = "skild_ray"
-    entity: str | None = Field(None, description="user or team; default: that of the login")
-    group: str | None = Field(None, description="runs that belong together, such as the seeds of one experiment")
-    tags: list[str] = []
-    mode: Literal["online", "offline", "disabled"] = Field(
-        "online", description="offline: kept below the run's folder, without network or account, for `wandb sync`"
+    project: str | None = Field(None, description="default: WANDB_PROJECT, else skild_ray")
+    entity: str | None = Field(None, description="user or team; default: WANDB_ENTITY, else that of the login")
+    group: str | None = Field(
+        None, description="runs that belong together, such as the seeds of one experiment; default: WANDB_RUN_GROUP"
+    )
+    tags: list[str] | None = Field(None, description="default: WANDB_TAGS")
+    mode: Literal["online", "offline", "disabled"] | None = Field(
+        None,
+        description="offline: kept below the run's folder, without network or account, for `wandb sync`; default: "
+        "WANDB_MODE, else online",
     )
 
 
@@ -370,7 +380,7 @@ class MLflow(Section):
     uri: str | None = Field(
         None, description="tracking server; default: MLFLOW_TRACKING_URI, else the file mlflow.db in `runs`"
     )
-    experiment: str = "skild_ray"
+    experiment: str | None = Field(None, description="default: MLFLOW_EXPERIMENT_NAME, else skild_ray")
 
 
 class Tracking(Section):
@@ -383,7 +393,7 @@ class Tracking(Section):
 class Experiment(Section):
     """Everything that fixes a run; the same experiment and seed give the same data and models."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run's folder")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128, description="name of the run's folder")
     seed: int = Field(0, ge=0)
     runs: str = Field("runs", description="folder of all runs, or a URI such as s3://bucket/runs")
     environment: Environment
@@ -399,6 +409,11 @@ class Experiment(Section):
     progress: Progress = Progress()
     evaluation: Evaluation = Evaluation()
     tracking: Tracking = Tracking()
+
+    @field_validator("runs")
+    @classmethod
+    def _at_home(cls, runs: str) -> str:
+        return os.path.expanduser(runs)
 
     @property
     def run_dir(self) -> Path:
@@ -426,7 +441,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Experime
     Raises:
         ConfigError: one line that names file and key, with the nearest valid key where one is unknown.
     """
-    return _validate(read_mapping(Path(path)), overrides, str(path))
+    return _validate(read_mapping(Path(os.path.expanduser(path))), overrides, str(path))
 
 
 def override_experiment(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
@@ -492,7 +507,8 @@ def read_mapping(path: Path, seen: tuple[Path, ...] = ()) -> Any:
     base = content.pop("extends", None)
     if base is None:
         return content
-    return _merge(read_mapping(path.parent / str(base), (*seen, path.resolve())), content, str(path))
+    extended = path.parent / os.path.expanduser(str(base))
+    return _merge(read_mapping(extended, (*seen, path.resolve())), content, str(path))
 
 
 def _merge(base: Any, changes: Any, origin: str) -> Any:
@@ -521,19 +537,35 @@ def set_value(content: DictConfig, key: str, value: Any, origin: str) -> None:
 
 
 def override_of(text: str) -> tuple[str, Any]:
-    """Key and value of `a.b=value`."""
+    """Key and value of `a.b=value`; where the experiment has text, a number is the text that was written."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {text}: expected key=value, as in --set algorithm.alpha=0.5")
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
+        # As in files: YAML 1.1 itself takes 2026-11-28 for a date, and 1e-3 for text.
+        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))
+    except (yaml.YAMLError, OmegaConfBaseException):
         raise ConfigError(f"--set {text}: the value is not valid YAML") from None
-    # PyYAML reads 1e-3 as text: YAML 1.1 wants a dot in the mantissa, people do not.
-    if isinstance(parsed, str):
-        with contextlib.suppress(ValueError):
-            parsed = float(parsed)
-    return key, parsed
+    assert isinstance(parsed, dict)
+    return key, value if isinstance(parsed["value"], int | float) and _takes_text(key) else parsed["value"]
+
+
+def _takes_text(key: str) -> bool:
+    """Whether the experiment has text at `a.b`, or entries of text there."""
+    annotation: Any = Experiment
+    for part in key.split("."):
+        if part.isdecimal():
+            continue
+        section = next((c for c in _alternatives(annotation) if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if section is None or part not in section.model_fields:
+            return False
+        annotation = section.model_fields[part].annotation
+    return str in _alternatives(annotation)
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """All types in an annotation such as `list[str] | None`."""
+    return [annotation, *(inner for part in get_args(annotation) for inner in _alternatives(part))]
 
 
 def explain(error: ValidationError, schema: type[BaseModel] | None = None) -> str:
@@ -549,8 +581,13 @@ def explain(error: ValidationError, schema: type[BaseModel] | None = None) -> st
     if problem["type"] == "missing":
         return f"'{key}' is missing"
     message = problem["msg"].removeprefix("Value error, ")
-    got = "" if isinstance(problem["input"], dict | list) else f", got {problem['input']!r}"
-    return f"'{key}': {message}{got}" if key else message
+    got = "" if isinstance(problem["input"], dict | list) else f", got {_shortened(repr(problem['input']))}"
+    quotes = "; put it in quotes" if problem["type"] == "string_type" and got else ""
+    return f"'{key}': {message}{got}{quotes}" if key else message
+
+
+def _shortened(text: str, length: int = 80) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def _nearest_key(location: Sequence[int | str], schema: type[BaseModel]) -> str | None:

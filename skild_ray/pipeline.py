@@ -29,6 +29,7 @@ OFFLINE_INPUTS: dict[str, tuple[str, ...]] = {
     "skill_posterior": ("skill_prior",),
     "demo_discriminator": (),
 }
+CONFIG_FILE = "config.yaml"
 
 Report = Callable[[str], None]
 
@@ -120,7 +121,7 @@ class Run:
             )
         else:
             artifact = train_downstream(self.experiment, made_from, self.direct_data(), self._tracking)
-            storage.remove(begun)
+            storage.remove(begun, CONFIG_FILE)
         self._report(f"{stage}: done ({artifact.path})")
         return artifact
 
@@ -136,8 +137,8 @@ class Run:
 
     def _begin(self, stage: str, folder: Path) -> None:
         """Note in `folder` with which settings a stage is begun; where it was begun before, report what differs."""
-        storage.fetch(folder, "config.yaml")
-        file = folder / "config.yaml"
+        storage.fetch(folder, CONFIG_FILE, Path.is_dir)
+        file = folder / CONFIG_FILE
         if file.exists():
             if otherwise := differences(stage, load_experiment(file), self.experiment):
                 self._report(f"{stage}: resumed; it was begun with {otherwise}")
@@ -145,7 +146,7 @@ class Run:
         with writable(file):
             folder.mkdir(parents=True, exist_ok=True)
             file.write_text(to_yaml(self.experiment))
-        storage.push(folder)
+        storage.push(folder, CONFIG_FILE)
 
     def load_all(self) -> None:
         """Load every data set, generating those that do not exist yet."""

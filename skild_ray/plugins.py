@@ -27,6 +27,26 @@ def import_by_name(module: str, needed_by: str) -> ModuleType:
         raise ConfigError(f"{needed_by}: cannot import {module!r}: {one_line(error)}{remedy}") from error
 
 
+def import_extra(package: str, extra: str, needed_by: str, otherwise: str = "") -> ModuleType:
+    """Import a package that is installed with an extra of this one.
+
+    A mere folder of its name, such as the `wandb` that W&B leaves where it ran, is no package, though Python takes it
+    for one.
+
+    Raises:
+        ConfigError: if it cannot be imported; the message begins with `needed_by` and says what to do, or `otherwise`.
+    """
+    try:
+        module = importlib.import_module(package)
+        if module.__file__ is None:
+            raise ModuleNotFoundError(name=package)
+    except Exception as error:  # an installation that is broken raises anything
+        absent = isinstance(error, ModuleNotFoundError) and error.name == package
+        reason = "the package is missing" if absent else f"cannot import {package!r}: {one_line(error)}"
+        raise ConfigError(f"{needed_by}: {reason}; pip install 'skild_ray[{extra}]'{otherwise}") from error
+    return module
+
+
 def register_environments(id: str) -> None:
     """Let installed packages register the environments of this id's namespace, unless it is known already.
 

@@ -1,5 +1,6 @@
 """Progress of long work: a bar with rate and ETA on a terminal, plain lines in a log."""
 
+import contextlib
 import sys
 import time
 from types import TracebackType
@@ -67,7 +68,6 @@ class TaskProgress:
         rate = (self.done - self.start) / max(elapsed, 1e-9)
         left = (self.total - self.done) / rate if rate > 0 else float("inf")
         eta = f"ETA {left:,.0f} s" if not over else f"took {elapsed:,.0f} s"
-        print(
-            f"{self.name}: {self.done:,.0f}/{self.total:,.0f} {self.unit}, {rate:,.0f}/s, {eta}  {note}".rstrip(),
-            flush=True,
-        )
+        line = f"{self.name}: {self.done:,.0f}/{self.total:,.0f} {self.unit}, {rate:,.0f}/s, {eta}  {note}"
+        with contextlib.suppress(OSError):  # a log that is full, or that nobody reads any more, ends no training
+            print(line.rstrip(), flush=True)

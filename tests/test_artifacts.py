@@ -181,3 +181,14 @@ def test_model_hash_tells_weights_apart(experiment: Experiment) -> None:
 
 def test_versions_name_what_can_change_a_result() -> None:
     assert {"python", "ray", "torch", "numpy", "gymnasium", "mujoco", "minari"} <= artifacts.versions().keys()
+
+
+def test_an_artifact_whose_push_broke_off_stays(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    copied = experiment.model_copy(update={"runs": f"file://{tmp_path}/there"})
+    published, stored = _publish(copied), tmp_path / "there" / "tiny" / "skill_prior"
+    (stored / "artifact.json").unlink()
+    assert open_artifact(copied.run_dir, "skill_prior").model_hash == published.model_hash
+    assert (stored / "artifact.json").exists(), "it is stored again"

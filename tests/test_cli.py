@@ -7,9 +7,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+import h5py
+import numpy as np
 import pytest
 import ray.rllib  # noqa: F401  (its log handler keeps the stderr of its import, which must not be that of one test)
 from pretrained import publish_pretrained, tiny_experiment
@@ -186,7 +189,80 @@ def test_budget_below_one_fragment(run: Run, experiment: Experiment, tmp_path: P
 
 def test_nothing_to_evaluate(run: Run, tmp_path: Path) -> None:
     _is_one_line(run("evaluate", tmp_path), 1, tmp_path)
-    _is_one_line(run("evaluate", tmp_path, "--json", tmp_path / "absent" / "results.json"), 2, "--json")
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [(".", "that is a folder"), ("absent/a.json", "there is no folder"), ("/proc/a.json", "cannot write there")],
+)
+def test_a_place_for_results_is_looked_at_first(run: Run, tmp_path: Path, place: str, reason: str) -> None:
+    """What is to be evaluated is not there either, and is never looked for."""
+    _is_one_line(run("evaluate", tmp_path, "--json", tmp_path / place), 2, f"--json {tmp_path / place}: {reason}")
+    _is_one_line(run("compare", f"A={tmp_path}", "--out", tmp_path / "figure.png"), 2, "--out", "figure.svg")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_home_in_an_option(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    _is_one_line(run("evaluate", tmp_path, "--json=~/absent/a.json"), 2, f"there is no folder {tmp_path}/absent")
+    _is_one_line(run("evaluate", "~/absent"), 1, f"{tmp_path}/absent: neither")
+    _is_one_line(run("report", "~/absent"), 1, f"{tmp_path}/absent: no finished stage")
+    _is_one_line(run("compare", "A=~/a,~/b", "--out", "~/a.svg"), 1, f"{tmp_path}/a: no run")
+    _is_one_line(run("tune", "~/absent.yaml"), 2, f"{tmp_path}/absent.yaml: no such sweep file")
+
+
+@pytest.fixture
+def data_file(tmp_path: Path) -> Path:
+    """Two episodes, in a folder whose name is not ASCII."""
+    path = tmp_path / "ü" / "small.hdf5"
+    path.parent.mkdir()
+    with h5py.File(path, "w") as file:
+        for name, width in (("observations", 3), ("actions", 2)):
+            file[name] = np.zeros((20, width), np.float32)
+        file["terminals"] = np.arange(20) % 10 == 9
+    return path
+
+
+def _program(*arguments: object, output: int = subprocess.PIPE, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The program in a process of its own: its standard streams count."""
+    return subprocess.run(
+        [sys.executable, "-m", "skild_ray", *map(str, arguments)],
+        env=os.environ | environment,
+        stdout=output,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+
+
+def test_output_that_cannot_be_written(data_file: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = _program("data", "info", data_file, output=full.fileno())
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: cannot write to standard output (No space left on device)\n",
+    )
+    read, write = os.pipe()
+    os.close(read)
+    done = _program("data", "info", data_file, output=write)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, ""), "whoever reads has seen enough"
+
+
+def test_letters_that_a_terminal_lacks(data_file: Path) -> None:
+    done = _program("data", "info", data_file, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "?/small.hdf5" in done.stdout
+
+
+def test_the_version(tmp_path: Path) -> None:
+    """A file in the working directory does not stand in for Python's own."""
+    (tmp_path / "random.py").write_text("raise ImportError")
+    done = subprocess.run(
+        [sys.executable, "-m", "skild_ray", "--version"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"skild_ray {version('skild_ray')}\n"
+    assert CliRunner().invoke(app, ["-h"]).output == CliRunner().invoke(app, ["--help"]).output
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,44 @@ def test_overrides(write) -> None:  # type: ignore[no-untyped-def]
     assert (experiment.name, experiment.seed) == ("other", 4), "the last one counts"
 
 
+@pytest.mark.parametrize("text", ["2026-11-28", "1", "1.10", "007", "1_000", "on", "1e3"])
+def test_a_number_or_date_is_text_where_text_belongs(write, text: str) -> None:  # type: ignore[no-untyped-def]
+    tracking = {"mlflow": {}, "wandb": {"tags": ["a", "b"]}}
+    overrides = [f"{key}={text}" for key in ("name", "tracking.mlflow.experiment", "tracking.wandb.tags.1")]
+    experiment = load_experiment(write(MINIMAL | {"tracking": tracking}), overrides)
+    mlflow, wandb = experiment.tracking.mlflow, experiment.tracking.wandb
+    assert mlflow and wandb
+    assert (experiment.name, mlflow.experiment, wandb.tags) == (text, text, ["a", text])
+
+
+def test_a_number_or_date_as_a_name_in_a_file(tmp_path: Path) -> None:
+    rest = yaml.safe_dump({key: value for key, value in MINIMAL.items() if key != "name"})
+    path = tmp_path / "dated.yaml"
+    path.write_text(f"name: 2026-11-28\n{rest}")
+    assert load_experiment(path).name == "2026-11-28"
+    path.write_text(f"name: 1.10\n{rest}")
+    assert "'name': Input should be a valid string, got 1.1; put it in quotes" in _error(path)
+
+
+def test_a_name_fits_into_a_file_system(write) -> None:  # type: ignore[no-untyped-def]
+    message = _error(write(MINIMAL), f"name={'a' * 300}")
+    assert "'name': String should have at most 128 characters" in message
+    assert len(message) < 400
+
+
+def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = {"task_agnostic": [{"dataset": "~/a.h5"}], "demonstrations": [{"dataset": "b"}]}
+    write(MINIMAL | {"runs": "~/runs", "data": data})
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "child.yaml").write_text("extends: ~/tiny.yaml\n")
+    experiment = load_experiment("~/sub/child.yaml")
+    assert experiment.run_dir == tmp_path / "runs" / experiment.name
+    assert experiment.data.task_agnostic[0].dataset == f"{tmp_path}/a.h5"
+    assert load_experiment("~/sub/child.yaml", ["runs=~/elsewhere"]).runs == f"{tmp_path}/elsewhere"
+    assert load_experiment("~/sub/child.yaml", ["runs=s3://bucket/~/runs"]).runs == "s3://bucket/~/runs"
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [

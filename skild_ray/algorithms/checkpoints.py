@@ -32,22 +32,20 @@ def save_checkpoint(algo: OffPolicy, work: Path, rows: list[Row], keep: int) -> 
                 (draft / HASHES_FILE).write_text(json.dumps(hashes))
                 shutil.rmtree(final, ignore_errors=True)
                 draft.rename(final)
-                storage.push(final)
             except OSError:
                 shutil.rmtree(draft, ignore_errors=True)  # a full disk should not stay full of it
                 raise
+        storage.push(final, HASHES_FILE)
         for old in [path for path in _checkpoints(work) if path.name <= final.name][:-keep]:
-            storage.remove(old)
+            storage.remove(old, HASHES_FILE)
 
 
 def restore_newest(algo: OffPolicy, work: Path, budget: int) -> list[Row]:
     """Restore the newest undamaged checkpoint within the budget, if there is one; the rows of metrics up to it."""
-    stored = storage.names(work)
     for path in reversed(_checkpoints(work)):
         if int(path.name.removeprefix(PREFIX)) > budget:
             continue
-        if path.name in stored:
-            storage.fetch(path, HASHES_FILE)
+        storage.fetch(path, HASHES_FILE, lambda folder: _damage(folder) is None)
         if reason := _damage(path):
             print(f"{path}: damaged checkpoint ({reason}), skipped", flush=True)
             continue

@@ -112,6 +112,8 @@ class SpreadEnvRunnerGroup(EnvRunnerGroup):
 
     def _setup(self, **kwargs: Any) -> None:
         self._remote_args["scheduling_strategy"] = "SPREAD"
+        # By value, not by reference: a runner that is lost together with the node of a reference could never restart.
+        self._remote_config_obj_ref = self._remote_config
         super()._setup(**kwargs)
 
 

@@ -1,6 +1,7 @@
 """The models of stages 1 to 3, loaded from their artifacts for stage 4."""
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ class Pretrained:
     @classmethod
     def open(cls, run_dir: str | Path) -> "Pretrained":
         """Raise ArtifactError if one is missing or damaged, or the posterior was trained from another prior."""
-        run_dir = Path(run_dir)
+        run_dir = Path(os.path.expanduser(run_dir))
         found = cls(
             *(open_artifact(run_dir, stage) for stage in ("skill_prior", "skill_posterior", "demo_discriminator"))
         )

@@ -9,8 +9,11 @@ sub-tasks are credited, `truncated` after `max_episode_steps`.
 import gymnasium as gym
 
 from skild_ray.envs.registry import make_env
+from skild_ray.startup import import_mujoco
 
 __all__ = ["make_env"]
+
+import_mujoco()  # before an environment does
 
 # The environments check themselves what Gymnasium's wrappers would, and truncate at their own argument.
 for _id, _class in (("Maze", "maze:MazeEnv"), ("Kitchen", "kitchen:KitchenEnv"), ("Office", "office:OfficeEnv")):

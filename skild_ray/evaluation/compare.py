@@ -1,6 +1,7 @@
 """Several runs beside each other: their learning curves in one figure, their final evaluations in one table."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -64,7 +65,7 @@ def read_method(text: str, which: Which = "trained") -> Method:
     name, equals, paths = text.partition("=")
     if not (name and equals and paths):
         raise ConfigError(f"{text!r}: expected NAME=RUN[,RUN...], as in SkiLD=runs/kitchen_s0,runs/kitchen_s1")
-    runs = [_read_run(Path(path)) for path in paths.split(",") if path]
+    runs = [_read_run(Path(os.path.expanduser(path))) for path in paths.split(",") if path]
     for run in runs:
         if which != "trained" and which not in run.results:
             start = " with algorithm.policy_init: posterior" if which == "posterior" else ""

@@ -1,5 +1,6 @@
 """Policies to evaluate: a finished run's, one of its checkpoints', or one of the references."""
 
+import os
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def load_agent(path: str | Path, which: Which = "trained") -> Agent:
     Raises:
         ArtifactError: nothing of the kind is there, or it is damaged or was made from other artifacts.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     if (path / "algorithm_state.pkl").exists():
         return _from_checkpoint(path, which)
     found = finished_last_stages(path)

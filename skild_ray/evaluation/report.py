@@ -38,7 +38,7 @@ def write_report(run_dir: Path) -> Path:
     Raises:
         ArtifactError: no stage is finished, one is damaged, or the page cannot be written.
     """
-    run_dir = Path(run_dir)
+    run_dir = Path(os.path.expanduser(run_dir))
     stages = [open_artifact(run_dir, stage) for stage in TITLES if (run_dir / stage).is_dir()]
     if not stages:
         raise ArtifactError(f"{run_dir}: no finished stage to report on; run: skild-ray pipeline EXPERIMENT")

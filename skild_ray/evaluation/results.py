@@ -97,10 +97,9 @@ def evaluate_run(artifact: Path, episodes: int, seed: int, videos: int = 0, with
 
 
 def _store(artifact: Path) -> None:
-    """Copy the results to where the run belongs, where that is a URI."""
-    for path in (artifact / RESULTS_FILE, artifact / VIDEO_FOLDER):
-        if path.exists():
-            storage.push(path)
+    """Copy the results to where the run belongs, where that is a URI; the videos first, which the results name."""
+    for path in (*sorted((artifact / VIDEO_FOLDER).glob("*")), artifact / RESULTS_FILE):
+        storage.push(path)
 
 
 def recordings(results: Results, folder: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """The worlds that have a scripted expert, by name: what play is there, and how a task is demonstrated."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def load_world_or_experiment(name: str, overrides: Sequence[str] = ()) -> Experi
     """
     if name in WORLDS:
         return override_experiment(WORLDS[name], overrides)
-    if Path(name).suffix not in (".yaml", ".yml") and not Path(name).is_file():
+    if Path(name).suffix not in (".yaml", ".yml") and not os.path.isfile(os.path.expanduser(name)):
         raise ConfigError(f"{name!r} is neither a world ({', '.join(WORLDS)}) nor an experiment file")
     return load_experiment(name, overrides)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from skild_ray.config import Experiment, MLflow
-from skild_ray.errors import ConfigError
+from skild_ray.plugins import import_extra
 from skild_ray.tracking.external import ExternalRun
 from skild_ray.tracking.files import Row
 
@@ -19,18 +19,15 @@ class MLflowRun(ExternalRun):
     """Settings as parameters, metrics as `<stage>/<name>` over the stage's own steps, page and videos as artifacts.
 
     Raises:
-        ConfigError: the package is missing.
+        ConfigError: the package is missing or broken.
     """
 
     title = "MLflow"
 
     def __init__(self, experiment: Experiment, settings: MLflow) -> None:
         super().__init__(experiment.run_dir / "mlflow.json")
-        try:
-            import mlflow
-        except ImportError:
-            raise ConfigError("tracking.mlflow: the package is missing; pip install 'skild_ray[mlflow]'") from None
-        self._mlflow, self._experiment, self._settings = mlflow, experiment, settings
+        self._mlflow: Any = import_extra("mlflow", "mlflow", "tracking.mlflow")
+        self._experiment, self._settings = experiment, settings
         for name, value in HTTP_SETTINGS.items():
             os.environ.setdefault(name, value)
         for name in ("mlflow", "alembic"):  # they tell every table of a new database
@@ -44,13 +41,14 @@ class MLflowRun(ExternalRun):
         if uri is None:
             uri, artifacts = f"sqlite:///{runs / 'mlflow.db'}", (runs / "mlflow_artifacts").as_uri()
         self._mlflow.set_tracking_uri(uri)
+        name = self._settings.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "skild_ray"
         known = self.id
         if known:
             self._mlflow.start_run(run_id=known)
         setup_mlflow(  # goes on with a run that is active; parameters of a run cannot be changed
             None if known else self._experiment.model_dump(mode="json", exclude={"tracking"}),
             tracking_uri=uri,
-            experiment_name=self._settings.experiment,
+            experiment_name=name,
             run_name=self._experiment.name,
             artifact_location=artifacts,
             create_experiment_if_not_exists=True,
@@ -59,7 +57,7 @@ class MLflowRun(ExternalRun):
         assert active
         self.id = active.info.run_id
         self._note(0)
-        print(f"{self.title}: run {self.id} of experiment {self._settings.experiment} at {uri}", flush=True)
+        print(f"{self.title}: run {self.id} of experiment {name} at {uri}", flush=True)
 
     def _send(self, stage: str, row: Row) -> None:
         # The active run is that of one thread, and rows come from another.

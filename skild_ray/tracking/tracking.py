@@ -1,6 +1,7 @@
 """What stages tell their metrics to."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -59,11 +60,11 @@ class Tracking:
         """The trackers that the experiment's section `tracking` names, none by default.
 
         Raises:
-            ConfigError: the package of one is missing, or it needs a login.
+            ConfigError: the package of one is missing, it needs a login, or refuses a setting.
         """
         runs: list[ExternalRun] = []
         settings = experiment.tracking
-        if settings.wandb and settings.wandb.mode != "disabled":
+        if settings.wandb and (settings.wandb.mode or os.environ.get("WANDB_MODE")) != "disabled":
             from skild_ray.tracking.weights_and_biases import WandbRun
 
             runs.append(WandbRun(experiment, settings.wandb))

@@ -1,5 +1,6 @@
 """Weights & Biases: one run for all stages, each with a step axis of its own."""
 
+import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from skild_ray.config import Experiment, Wandb
 from skild_ray.errors import ConfigError, one_line
+from skild_ray.plugins import import_extra
 from skild_ray.tracking.external import ExternalRun
 from skild_ray.tracking.files import Row
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 INIT_TIMEOUT_S = 30.0
 FINISH_TIMEOUT_S = 60.0
 FLUSH_INTERVAL_S = 0.1
+OFFLINE = ("offline", "dryrun")  # two names of it
 
 
 class WandbRun(ExternalRun):
@@ -23,8 +26,11 @@ class WandbRun(ExternalRun):
 
     A server that is out of reach when the run is opened makes it an offline run, to be sent later by `wandb sync`.
 
+    What the experiment leaves open is decided by W&B's own variables and settings: WANDB_MODE, WANDB_PROJECT,
+    WANDB_ENTITY, WANDB_RUN_GROUP, WANDB_TAGS, WANDB_DIR.
+
     Raises:
-        ConfigError: the package is missing, or there is no login for an online run.
+        ConfigError: the package is missing or broken, there is no login for an online run, or W&B refuses a setting.
     """
 
     title = "Weights & Biases"
@@ -32,18 +38,22 @@ class WandbRun(ExternalRun):
 
     def __init__(self, experiment: Experiment, settings: Wandb) -> None:
         super().__init__(experiment.run_dir / "wandb.json")
-        try:
-            import wandb
-        except ImportError:
-            raise ConfigError(
-                "tracking.wandb: the package is missing; pip install 'skild_ray[wandb]', or leave it out with --set "
-                "tracking.wandb.mode=disabled"
-            ) from None
-        self._wandb, self._experiment, self._settings = wandb, experiment, settings
+        otherwise = "--set tracking.wandb.mode=disabled"
+        self._wandb: Any = import_extra("wandb", "wandb", "tracking.wandb", f", or leave it out with {otherwise}")
+        self._experiment, self._settings = experiment, settings
         self._run: wandb.Run | None = None
         self._axes: set[str] = set()
-        wandb.setup(wandb.Settings(silent=True))
-        if settings.mode == "online" and not wandb.login(prompt=False, verify=False):
+        try:
+            own = {"mode": settings.mode} if settings.mode else {}
+            known = self._wandb.setup(self._wandb.Settings(silent=True, **own)).settings
+            self._mode, self._project = known.mode, settings.project or known.project or "skild_ray"
+            logged_in = self._mode in (*OFFLINE, "disabled") or self._wandb.login(prompt=False, verify=False)
+        except Exception as error:  # it has many kinds, and pydantic's
+            raise ConfigError(
+                f"tracking.wandb: {one_line(error)[:200]}; correct that key or variable WANDB_..., or leave W&B "
+                f"out with {otherwise}"
+            ) from None
+        if not logged_in:
             raise ConfigError(
                 "tracking.wandb: no login; run wandb login, set WANDB_API_KEY, or keep the run on disk with --set "
                 "tracking.wandb.mode=offline"
@@ -54,23 +64,23 @@ class WandbRun(ExternalRun):
         self._note(0)
         self._axes.clear()
         reason = None
-        if self._settings.mode == "online":
+        if self._mode not in OFFLINE:
             try:
-                self._run = self._init("online")
-                print(f"{self.title}: {self._run.url}", flush=True)
+                self._run = self._init(self._mode)
+                print(f"{self.title}: {self._run.url or self._mode}", flush=True)
                 return
             except Exception as error:  # no server, or one that refuses: its own client tries for a while
                 reason = one_line(error)[:200]
                 self._wandb.teardown()  # its service holds on to the id of the run that failed
         self._run = self._init("offline")
-        where = self._experiment.run_dir / "wandb"
+        where = Path(self._run.dir).parents[1]
         cause = f" ({reason})" if reason else ""
         print(f"{self.title}: offline in {where}{cause}; send it with: wandb sync {where}", flush=True)
 
     def _init(self, mode: Any) -> "wandb.Run":
         experiment, settings = self._experiment, self._settings
         return self._wandb.init(
-            project=settings.project,
+            project=self._project,
             entity=settings.entity,
             group=settings.group,
             tags=settings.tags,
@@ -78,7 +88,7 @@ class WandbRun(ExternalRun):
             id=self.id,
             resume="allow",
             mode=mode,
-            dir=str(experiment.run_dir),
+            dir=os.environ.get("WANDB_DIR") or str(experiment.run_dir),
             config=experiment.model_dump(mode="json"),
             settings=self._wandb.Settings(
                 silent=True,

@@ -9,7 +9,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from skild_ray.config import with_values
-from skild_ray.errors import ConfigError
+from skild_ray.plugins import import_extra
 from skild_ray.tune.offline import OfflineRuns
 from skild_ray.tune.sweep import Sweep, Values
 
@@ -35,10 +35,7 @@ def searcher(sweep: Sweep) -> Searcher:
     """
     if sweep.search != "optuna":
         return Listed(sweep.configurations())
-    try:
-        import optuna
-    except ImportError:
-        raise ConfigError("search: optuna is not installed; pip install 'skild_ray[tune]'") from None
+    optuna = import_extra("optuna", "tune", "search: optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=sweep.search_seed)
     space = OptunaSearch.convert_search_space({key: dimension.domain for key, dimension in sweep.space.items()})

@@ -134,7 +134,9 @@ class Sweep(Section):
     """Everything that fixes a sweep."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the sweep's folder, beside the runs"
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=100,
+        description="name of the sweep's folder, beside the runs",
     )
     experiment: str = Field(description="experiment file, relative to this one")
     set: dict[str, Any] = Field({}, description="other values than the experiment's, by key: algorithm.n_step: 4")
@@ -259,12 +261,12 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     Raises:
         ConfigError: one line that names file and key, with the nearest valid key where one is unknown.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     if not path.is_file():
         raise ConfigError(f"{path}: no such sweep file")
     merged = read_mapping(path)
     if "experiment" in merged:
-        merged["experiment"] = os.path.normpath(path.parent / str(merged["experiment"]))
+        merged["experiment"] = os.path.normpath(path.parent / os.path.expanduser(str(merged["experiment"])))
     changed: Values = {}
     for text in overrides:
         key, value = override_of(text)

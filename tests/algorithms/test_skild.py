@@ -241,6 +241,12 @@ def test_two_learners(build: Build) -> None:
 # --- reproducibility and checkpoints ---
 
 
+def test_a_lost_runner_needs_nothing_of_the_object_store(build: Build, capfd: pytest.CaptureFixture[str]) -> None:
+    """What its node held is lost with it, and Ray warns of it at every start."""
+    build(1)
+    assert "constructor arguments in the object store" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("num_env_runners", [0, 1])
 def test_synchronous_runs_are_equal_bit_for_bit(build: Build, num_env_runners: int) -> None:
     weights = []

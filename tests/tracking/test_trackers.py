@@ -1,14 +1,17 @@
 """Weights & Biases and MLflow with their own clients, offline."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from pretrained import tiny_experiment
 
 from skild_ray.config import Experiment
 from skild_ray.errors import ConfigError
+from skild_ray.plugins import import_extra
 from skild_ray.tracking import Tracking
 
 RESULTS = {"episodes": 3, "success_rate": 0.75, "success_ci95": [0.5, 1.0], "initial": {"success_rate": 0.25}}
@@ -31,12 +34,48 @@ def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
         Tracking.of(_experiment(tmp_path, **{package: {}}))
 
 
-def test_a_missing_login_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_is_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B leaves a folder `wandb` behind, which Python takes for a package where none is installed."""
+    (tmp_path / "tracker").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"^tracking.tracker: the package is missing; pip install"):
+        import_extra("tracker", "tracker", "tracking.tracker")
+
+
+@pytest.fixture
+def no_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """W&B as on a machine where nobody has used it."""
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_IDENTITY_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.parametrize("mode", ["offline", "dryrun", "disabled"])
+def test_the_variable_decides_where_the_experiment_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_login: None, mode: str
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", mode)
+    Tracking.of(_experiment(tmp_path, wandb={}))  # none of these needs a login
+    with pytest.raises(ConfigError, match="no login"):
+        Tracking.of(_experiment(tmp_path, wandb={"mode": "online"}))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [("WANDB_API_KEY", "short", "API key must have 40"), ("WANDB_MODE", "offlin", "Input should be 'online'")],
+)
+def test_what_wandb_refuses_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_login: None, variable: str, value: str, reason: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=rf"^tracking.wandb: [^\n]*{reason}[^\n]*mode=disabled$"):
+        Tracking.of(_experiment(tmp_path, wandb={}))
+
+
+def test_a_missing_login_is_one_line(tmp_path: Path, no_login: None, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match=r"^tracking.wandb: no login; run wandb login[^\n]*mode=offline$"):
         Tracking.of(_experiment(tmp_path, wandb={}))
     assert capfd.readouterr() == ("", "")

@@ -1,6 +1,7 @@
 """SkiLD's stage 4 as an RLlib algorithm: its configuration, and what it stores and draws."""
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -83,7 +84,7 @@ class SkiLDConfig(OffPolicyConfig):
 
     def pretrained(self, *, run_dir: str) -> Self:
         """Name the folder that holds the artifacts of stages 1 to 3."""
-        self.run_dir = str(Path(run_dir).resolve())
+        self.run_dir = str(Path(os.path.expanduser(run_dir)).resolve())
         return self
 
     @property
