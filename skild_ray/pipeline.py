@@ -103,7 +103,7 @@ class Run:
         made_from = self._fingerprint(stage, inputs)
         finished = self._finished(stage, made_from)
         if finished:
-            otherwise = differences(stage, load_experiment(finished.path / "config.yaml"), self.experiment, finished)
+            otherwise = differences(stage, load_experiment(finished.path / CONFIG_FILE), self.experiment, finished)
             note = f"; it was made with {otherwise}" if otherwise else ""
             self._report(f"{stage}: up to date, reused ({finished.path}){note}")
             self._tracking.finished(stage, made_from, finished.path)
@@ -171,7 +171,7 @@ class Run:
     def _input(self, stage: str) -> Artifact:
         """A finished stage, made with this experiment's settings (its seed and its run's own aside)."""
         artifact = open_artifact(self.experiment.run_dir, stage)
-        made_with = load_experiment(artifact.path / "config.yaml")
+        made_with = load_experiment(artifact.path / CONFIG_FILE)
         for section in ("skill", "data", stage):
             mine, its = (_settings(experiment, section) for experiment in (self.experiment, made_with))
             if section == "data" and stage != "demo_discriminator":  # the only one that has negatives
@@ -210,7 +210,7 @@ class Run:
         if same and steps == budget:
             return artifact
         if not ((same and steps < budget) or self._force):
-            require_replaceable(artifact, load_experiment(artifact.path / "config.yaml"), self.experiment)
+            require_replaceable(artifact, load_experiment(artifact.path / CONFIG_FILE), self.experiment)
         self._report(
             f"{stage}: was trained for {steps} env steps, {budget} are wanted"
             if same
