@@ -1,11 +1,15 @@
 """The Ray cluster that everything distributed runs on."""
 
+import contextlib
+import functools
 import logging
 import os
 import socket
+from collections.abc import Iterator
 
 import grpc
 import ray
+from ray._private import services
 from ray._private.grpc_utils import init_grpc_channel  # with the TLS that Ray's variables ask for
 from ray._private.services import canonicalize_bootstrap_address
 from ray.exceptions import AuthenticationError
@@ -35,13 +39,14 @@ def connect() -> None:
     if address and address != "local":
         _require_answer(address)
     try:
-        try:
-            ray.init(logging_level=logging.ERROR, **local)
-        except Exception:
-            if address:
-                raise
-            ray.shutdown()  # Ray gives up on its own start after 30 s, which a busy machine can exceed: once more
-            ray.init(logging_level=logging.ERROR, **local)
+        with _apart_from_our_group():
+            try:
+                ray.init(logging_level=logging.ERROR, **local)
+            except Exception:
+                if address:
+                    raise
+                ray.shutdown()  # Ray gives up on its own start after 30 s, which a busy machine can exceed: once more
+                ray.init(logging_level=logging.ERROR, **local)
     except Exception as error:  # it raises plain Exceptions, too
         if refused := _refused_token(error):
             raise SkildError(
@@ -55,6 +60,21 @@ def connect() -> None:
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)  # it announces its API stack at every start
     # A lost env runner gets one line of ours instead of a traceback.
     logging.getLogger("ray.rllib.utils.actor_manager").setLevel(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def _apart_from_our_group() -> Iterator[None]:
+    """Within the `with` block Ray starts its processes in groups of their own.
+
+    A signal to our group (`timeout`, Slurm, a closed terminal) would end them while we still write a checkpoint with
+    their help. They end with us nevertheless: Linux ends them when their parent dies.
+    """
+    popen = services.ConsolePopen
+    services.ConsolePopen = functools.partial(popen, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen
 
 
 def is_local() -> bool:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from skild_ray.errors import SkildError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ECHO_S = 1.0
 
 
 class Stopped(SkildError):
@@ -74,14 +76,33 @@ def _set(handler: Any) -> None:
             signal.signal(number, handler)
 
 
+class _Echo:
+    """Tells a signal from its echo: `timeout`, Slurm and terminals signal a process and, at once, its group."""
+
+    def __init__(self) -> None:
+        self._last_s = -ECHO_S
+
+    def __call__(self) -> bool:
+        """Whether the signal that is being handled repeats the one before."""
+        now = time.monotonic()
+        if now - self._last_s < ECHO_S:
+            return True
+        self._last_s = now
+        return False
+
+
+_is_echo = _Echo()
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(number)
+    if not _is_echo():
+        raise Interrupted(number)
 
 
 class Interruption:
     """Within the `with` block the first signal is noted only, so that a loop can end in good order.
 
-    A second one raises `Interrupted`.
+    A second one, a second or more after it, raises `Interrupted`.
 
     Attributes:
         number: of the signal that asked for the end, if one did.
@@ -101,6 +122,8 @@ class Interruption:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if _is_echo():
+            return
         if self.number is not None:
             raise Interrupted(number)
         self.number = number

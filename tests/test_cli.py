@@ -18,6 +18,7 @@ import ray.rllib  # noqa: F401  (its log handler keeps the stderr of its import,
 from pretrained import publish_pretrained, tiny_experiment
 from typer.testing import CliRunner
 
+from skild_ray import interruption as interruption_module
 from skild_ray.cli import app, main
 from skild_ray.config import Experiment, to_yaml
 from skild_ray.data.generate import dataset_id, generate
@@ -327,12 +328,15 @@ def test_a_signal_is_one_line(tmp_path: Path, number: signal.Signals, code: int)
     _is_one_line(Outcome(process.returncode, error), code, f"stopped by {number.name}")
 
 
-def test_the_first_signal_is_noted_and_the_second_ends_it() -> None:
+def test_the_first_signal_is_noted_and_the_second_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruption_module, "_is_echo", interruption_module._Echo())  # no signal came before
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted) as caught, Interruption() as interruption:
         assert interruption.number is None
         os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
         assert interruption.number == signal.SIGTERM
+        monkeypatch.setattr(interruption_module, "ECHO_S", 0.0)
         os.kill(os.getpid(), signal.SIGINT)
     assert caught.value.number == signal.SIGINT
     assert signal.getsignal(signal.SIGTERM) is handler

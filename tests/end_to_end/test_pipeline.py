@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -30,12 +31,13 @@ class Finished(Exception):
     """The program ended before it could be killed."""
 
 
-def _command(path: Path) -> subprocess.Popen[str]:
+def _command(path: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "skild_ray.cli", "pipeline", os.fspath(path)],
+        [sys.executable, "-m", "skild_ray.cli", "pipeline", os.fspath(path), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
         env=os.environ | {"PYTHONPATH": os.fspath(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
     )
 
@@ -80,6 +82,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def minari(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder / "minari"))
+
+
+def test_a_signal_to_the_whole_group_stops_it_with_a_checkpoint(folder: Path) -> None:
+    """As `timeout` and Slurm send it: to the process and, at once, to its group, of which the local Ray is no part."""
+    process = _command(folder / "small.yaml", "--set", "name=stopped", "--set", "skill_prior.iterations=100000")
+    work, clock = folder / "runs" / "stopped" / ".work", threading.Event()
+    while not list(work.glob("skill_prior-*/metrics.csv")):
+        assert process.poll() is None, process.communicate()[0]
+        clock.wait(0.02)
+    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)
+    output = process.communicate()[0]
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert output.splitlines()[-1].startswith("error: skill_prior: stopped at "), output
+    assert list(work.glob("skill_prior-*/checkpoint_*/state.pt"))
 
 
 def test_killed_twice_and_finished(folder: Path) -> None:
