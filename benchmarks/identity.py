@@ -1,0 +1,130 @@
+"""Hashes of what small synchronous runs learn on every world: a change of structure must leave them as they are.
+
+    python -m benchmarks.identity                      the hashes of this checkout
+    python -m benchmarks.identity --against REVISION   the same of another revision, in the same run, and whether all agree
+
+Sums of floating-point numbers differ between processors, so hashes can only be compared if they were made on the same
+kind of machine. `--against` checks the revision out into a temporary folder, and makes both sides here.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from skild_ray.artifacts import Artifact
+from skild_ray.config import Experiment
+from skild_ray.pipeline import Run
+
+STAGE = {"iterations": 30, "validation_interval": 15, "batch_size": 32}
+SKILL = {"latent_dim": 4, "hidden": 16, "decoder_hidden": 16, "decoder_layers": 1, "head_layers": 1}
+ALGORITHM = {"synchronous": True, "total_env_steps": 3_000, "critic_hidden": 16, "critic_layers": 1, "batch_size": 32}
+ALGORITHM |= {"samples_per_skill_step": 16, "warmup_skill_steps": 32, "critic_warmup_updates": 5, "n_step": 3}
+SAC = {"synchronous": True, "total_env_steps": 1_000, "hidden": 16, "batch_size": 32, "warmup_env_steps": 100}
+MAZE = {"id": "skild_ray/Maze-v0", "kwargs": {"max_episode_steps": 300}}
+LONG = {"max_episode_steps": 2_000}  # what the maze's expert needs
+TIMES = ("seconds", "samples_per_s")
+"""Metrics that are never the same twice."""
+
+
+def _experiment(
+    expert: str,
+    environment: Mapping[str, Any],
+    play: Mapping[str, Any],
+    demonstrations: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    def source(env_kwargs: Mapping[str, Any], **generate: Any) -> dict[str, Any]:
+        return {"generate": {"expert": expert, "env_kwargs": env_kwargs, **generate}}
+
+    return {
+        "environment": environment,
+        "data": {
+            "task_agnostic": [source(play, episodes=4, action_noise=0.1)],
+            "demonstrations": [source(demonstrations or {}, episodes=3, action_noise=0.05)],
+        },
+        "skill": SKILL,
+        **dict.fromkeys(("skill_prior", "skill_posterior", "demo_discriminator"), STAGE),
+        "rollout": {"num_env_runners": 0, "num_envs_per_env_runner": 4, "skill_steps_per_fragment": 16},
+        **changes,
+    }
+
+
+EVERYTHING = {"kl_in_target": True, "learn_alphas": True, "discriminator_updates": 0.5, "demonstration_share": 0.25}
+RUNS: Mapping[str, dict[str, Any]] = {
+    "maze": _experiment("maze", MAZE, {"task": "random", **LONG}, LONG, algorithm=ALGORITHM | EVERYTHING),
+    "maze_sac": _experiment("maze", MAZE, {"task": "random", **LONG}, LONG, sac=SAC),
+    "kitchen": _experiment(
+        "kitchen",
+        {"id": "skild_ray/Kitchen-v0", "kwargs": {"task": "kbts", "observation": "qpos"}},
+        {"task": "play", "max_episode_steps": 400},
+        algorithm=ALGORITHM,
+    ),
+    "office": _experiment(
+        "office", {"id": "skild_ray/Office-v0"}, {"task": "random"}, algorithm=ALGORITHM | {"env_reward_weight": 0.0}
+    ),
+}
+
+
+def hashes(name: str, folder: Path) -> dict[str, str]:
+    """Hash of the weights and metrics of every stage of one of RUNS, trained below `folder`, by '<run>/<stage>'."""
+    experiment = Experiment.model_validate({"name": name, "runs": str(folder), **RUNS[name]})
+    Run(experiment, report=lambda _: None).train_all()
+    stages = sorted(path.parent for path in experiment.run_dir.glob("*/artifact.json"))
+    return {
+        f"{name}/{stage.name}": _hash(Artifact(stage, json.loads((stage / "artifact.json").read_text())))
+        for stage in stages
+    }
+
+
+def _hash(artifact: Artifact) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of weights by name, and of metrics as they are written."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(artifact.weights().items()):
+        digest.update(f"{name}{tuple(weight.shape)}".encode())
+        digest.update(weight.contiguous().numpy().tobytes())
+    with (artifact.path / "metrics.csv").open() as file:
+        for row in csv.DictReader(file):
+            digest.update(repr(sorted(item for item in row.items() if item[0] not in TIMES)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _of_revision(revision: str, folder: Path) -> dict[str, str]:
+    """The hashes that this tool, as it is in another revision, makes there."""
+    checkout, result = folder / "checkout", folder / "hashes.json"
+    subprocess.run(["git", "worktree", "add", "--quiet", "--detach", checkout, revision], check=True)
+    try:
+        command = [sys.executable, "-m", "benchmarks.identity", "--json", str(result)]
+        subprocess.run(command, cwd=checkout, env=os.environ | {"PYTHONPATH": str(checkout)}, check=True)
+        found: dict[str, str] = json.loads(result.read_text())
+        return found
+    finally:
+        subprocess.run(["git", "worktree", "remove", "--force", checkout], check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--against", metavar="REVISION", help="git revision to compare this checkout with")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the hashes of this checkout here")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MINARI_DATASETS_PATH"] = f"{folder}/minari"
+        mine = {key: value for name in RUNS for key, value in hashes(name, Path(folder) / "runs").items()}
+        theirs = _of_revision(options.against, Path(folder)) if options.against else {}
+    for key, value in mine.items():
+        print(f"{key:32} {value}" + (f" {'equal' if theirs.get(key) == value else 'DIFFERENT'}" if theirs else ""))
+    if options.json:
+        options.json.write_text(json.dumps(mine, indent=2))
+    if theirs and theirs != mine:
+        sys.exit("this checkout learns otherwise")
+
+
+if __name__ == "__main__":
+    main()
