@@ -1,7 +1,7 @@
 """Hashes of what small synchronous runs learn on every world: a change of structure must leave them as they are.
 
     python -m benchmarks.identity                      the hashes of this checkout
-    python -m benchmarks.identity --against REVISION   the same of another revision, in the same run, and whether all agree
+    python -m benchmarks.identity --against REVISION   those of another revision, too, and whether all agree
 
 Sums of floating-point numbers differ between processors, so hashes can only be compared if they were made on the same
 kind of machine. `--against` checks the revision out into a temporary folder, and makes both sides here.
