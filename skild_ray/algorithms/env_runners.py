@@ -1,23 +1,20 @@
 """Env runners as stage 4 uses them: one request each, bounded rebuilding of environments, the lost and the silent."""
 
-import contextlib
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import ray
 from ray.exceptions import RayError
-from ray.rllib.algorithms import algorithm as rllib_algorithm
 from ray.rllib.env.env_runner import ENV_STEP_FAILURE
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
-from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.debug import update_global_seed_if_necessary
-from ray.util.placement_group import get_current_placement_group
 
+from skild_ray.algorithms.rllib_internals import InterceptedEnvRunner, RunnerActors
 from skild_ray.errors import SkildError, described
 
 REBUILDS_PER_REQUEST = 10
@@ -46,7 +43,7 @@ class EnvironmentKeepsFailing(Exception):
     """The environment failed again and again within one request."""
 
 
-class SkillEnvRunner(SingleAgentEnvRunner):
+class SkillEnvRunner(InterceptedEnvRunner):
     """RLlib's env runner, but an environment that raises is not rebuilt for ever, and never with the same seed.
 
     A rebuild drops the episodes in progress of all the runner's environments.
@@ -69,21 +66,21 @@ class SkillEnvRunner(SingleAgentEnvRunner):
 
     def begin_anew(self, entropy: Iterable[int]) -> None:
         """Drop the episodes in progress and seed environments and policy from `entropy` and the runner's index."""
-        self._seed = _draw(*entropy, self.worker_index)
-        self._needs_initial_reset = True
-        update_global_seed_if_necessary("torch", self._seed)
+        self.environment_seed = _draw(*entropy, self.worker_index)
+        self.drop_episodes()
+        update_global_seed_if_necessary("torch", self.environment_seed)
 
-    def _try_env_reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
+    def reset_environment(self, seed: int | None, options: dict[str, Any] | None) -> tuple[Any, Any]:
         while True:
             try:
                 observations, infos = self.env.reset(seed=seed, options=options)
             except Exception as error:  # whatever a user's environment raises
                 self._rebuild(error)
-                seed = self._seed
+                seed = self.environment_seed
             else:
                 return observations, infos
 
-    def _try_env_step(self, actions: Any) -> Any:
+    def step_environment(self, actions: Any) -> Any:
         try:
             return self.env.step(actions)
         except Exception as error:  # whatever a user's environment raises
@@ -94,9 +91,9 @@ class SkillEnvRunner(SingleAgentEnvRunner):
         kind = type(error.__cause__ or error).__name__
         self.failures.append((kind, str(error) if isinstance(error, SkildError) else described(error)))
         if len(self.failures) > REBUILDS_PER_REQUEST:
-            self._needs_initial_reset = True
+            self.drop_episodes()
             raise EnvironmentKeepsFailing
-        self._seed = _draw(self._seed or 0, 1)
+        self.environment_seed = _draw(self.environment_seed, 1)
         try:
             self.make_env()
         except Exception as failure:  # whatever a user's environment raises
@@ -105,32 +102,6 @@ class SkillEnvRunner(SingleAgentEnvRunner):
 
 def _draw(*entropy: int) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1)[0]) >> 2
-
-
-class SpreadEnvRunnerGroup(EnvRunnerGroup):
-    """Env runners on as many nodes as there are, instead of on as few as will do."""
-
-    def _setup(self, **kwargs: Any) -> None:
-        self._remote_args["scheduling_strategy"] = "SPREAD"
-        # By value, not by reference: a runner that is lost together with the node of a reference could never restart.
-        self._remote_config_obj_ref = self._remote_config
-        super()._setup(**kwargs)
-
-
-@contextlib.contextmanager
-def env_runner_placement(strategy: str) -> Iterator[None]:
-    """Place the env runners of algorithms that are set up meanwhile.
-
-    RLlib leaves that to the placement group it runs in. A Tune trial has one; a driver has none, and RLlib no setting.
-    """
-    if strategy != "SPREAD" or get_current_placement_group() is not None:
-        yield
-        return
-    rllib_algorithm.EnvRunnerGroup = SpreadEnvRunnerGroup
-    try:
-        yield
-    finally:
-        rllib_algorithm.EnvRunnerGroup = EnvRunnerGroup
 
 
 class EnvRunners:
@@ -146,7 +117,7 @@ class EnvRunners:
     """
 
     def __init__(self, group: EnvRunnerGroup, patience_s: float | None) -> None:
-        self._group, self._manager = group, group._worker_manager
+        self._group, self._actors = group, RunnerActors(group)
         self._patience_s = float("inf") if patience_s is None else patience_s
         self._requested: dict[int, float] = {}  # runner at work -> since when
         self._known = set(self._group.healthy_env_runner_ids())
@@ -183,8 +154,7 @@ class EnvRunners:
 
     def fetch(self, wait_s: float = FETCH_WAIT_S, of_all: bool = False) -> list[Fragment]:
         """The fragments that are ready, by runner; waits at most `wait_s` for the first, or for that `of_all`."""
-        calls, _, _ = self._manager._filter_calls_by_tag(TAG)
-        if calls:  # RLlib's own wait would last until all runners have finished
+        if calls := self._actors.pending(TAG):  # RLlib's own wait would last until all runners have finished
             ray.wait(calls, num_returns=len(calls) if of_all else 1, timeout=wait_s)
         ready = self._group.fetch_ready_async_reqs(tags=TAG)
         for index, fragment in ready:
@@ -213,14 +183,14 @@ class EnvRunners:
 
     def returned(self) -> list[int]:
         """Lost runners that are back. Does not wait for them, unless none is left."""
-        missing = [index for index in self._manager.actor_ids() if index not in self._known]
+        missing = [index for index in self._actors.indices if index not in self._known]
         if not missing:
             return []
         if time.monotonic() >= self._ask_at:
             self._ask_at = time.monotonic() + ASK_INTERVAL_S
             for index in missing:
                 if index not in self._asked:
-                    self._asked[index] = self._manager.actors()[index].ping.remote()
+                    self._asked[index] = self._actors.handle(index).ping.remote()
         if not self._known:
             time.sleep(0.1)  # nobody could be at work
         questions = list(self._asked.values())
@@ -231,7 +201,7 @@ class EnvRunners:
                 ray.get(self._asked.pop(index))
             except RayError:
                 continue
-            self._manager.set_actor_state(index, healthy=True)
+            self._actors.mark(index, healthy=True)
             back.append(index)
         self._known |= set(back)
         return back
@@ -265,7 +235,7 @@ class EnvRunners:
             self.faults["lost_fragments"] += fragments
             print(
                 f"env runners lost ({why}): {', '.join(map(str, lost))}, and {fragments} fragments with them; "
-                f"{len(healthy)} of {len(self._manager.actor_ids())} go on, the rest come back as soon as the cluster "
+                f"{len(healthy)} of {len(self._actors.indices)} go on, the rest come back as soon as the cluster "
                 "has room",
                 flush=True,
             )
@@ -273,12 +243,12 @@ class EnvRunners:
     def _notice_silent(self) -> None:
         now, limit = time.monotonic(), max(self._patience_s, SILENCE_FACTOR * statistics.median(self._took_s))
         for index in [index for index, since in self._requested.items() if now - since > limit]:
-            ray.kill(self._manager.actors()[index], no_restart=False)
-            self._manager.set_actor_state(index, healthy=False)
+            ray.kill(self._actors.handle(index), no_restart=False)
+            self._actors.mark(index, healthy=False)
             self._silent_in_a_row += 1
             self.faults["silent_runners"] += 1
             self._notice_lost(f"it did not answer for {limit:.0f} s and was killed: its environment hangs")
-        if self._silent_in_a_row > 2 * len(self._manager.actor_ids()):
+        if self._silent_in_a_row > 2 * len(self._actors.indices):
             raise SkildError(
                 f"no env runner answers within {limit:.0f} s: the environment hangs, or it is that slow; in that case "
                 "raise rollout.answer_timeout_s or lower rollout.skill_steps_per_fragment"

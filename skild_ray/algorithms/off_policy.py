@@ -10,14 +10,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from ray.rllib.algorithms.algorithm import Algorithm as RLlibAlgorithm
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
-from skild_ray.algorithms.env_runners import EnvRunners, Fragment, SkillEnvRunner, env_runner_placement
+from skild_ray.algorithms.env_runners import EnvRunners, Fragment, SkillEnvRunner
 from skild_ray.algorithms.replay import SkillReplay, learner_shares
+from skild_ray.algorithms.rllib_internals import (
+    ModelSettingsConfig,
+    env_runner_placement,
+    forget_weights_version,
+    learner_index,
+)
 from skild_ray.algorithms.transitions import Rows, episode_rows
 from skild_ray.config import Environment, Experiment, Rollout, Section
 from skild_ray.envs.skill_env import SkillVectorEnv
@@ -27,7 +33,7 @@ EPISODE_WINDOW = 50
 """Finished episodes that a logged value is a mean of, once there are so many."""
 
 
-class OffPolicyConfig(AlgorithmConfig):
+class OffPolicyConfig(ModelSettingsConfig):
     """Configuration of an `OffPolicy` algorithm.
 
     `training` takes every field of the algorithm's section of `skild_ray.config`, which documents them, and nothing
@@ -408,9 +414,9 @@ class OffPolicy(RLlibAlgorithm):
         """Let a live algorithm go back to an older checkpoint: RLlib drops weights older than those it holds."""
         for group in (self.env_runner_group, self.eval_env_runner_group):
             if group:
-                group.foreach_env_runner(_forget_weights_version)
+                group.foreach_env_runner(forget_weights_version)
         if learners:
-            self.learner_group.foreach_learner(func=_forget_weights_version)
+            self.learner_group.foreach_learner(func=forget_weights_version)
 
 
 def _begin_anew(runner: SkillEnvRunner, entropy: tuple[int, ...]) -> None:
@@ -418,8 +424,4 @@ def _begin_anew(runner: SkillEnvRunner, entropy: tuple[int, ...]) -> None:
 
 
 def _reseed_learner(learner: Any, entropy: tuple[int, ...]) -> None:
-    torch.manual_seed(int(np.random.SeedSequence([*entropy, learner._learner_index]).generate_state(1)[0]))
-
-
-def _forget_weights_version(holder: Any) -> None:
-    holder._weights_seq_no = 0
+    torch.manual_seed(int(np.random.SeedSequence([*entropy, learner_index(learner)]).generate_state(1)[0]))

@@ -92,7 +92,7 @@ class SACConfig(OffPolicyConfig):
         return SACTorchLearner
 
     @property
-    def _model_config_auto_includes(self) -> dict[str, Any]:
+    def model_settings(self) -> dict[str, Any]:
         return {"sac": self.settings.model_dump()}
 
 

@@ -46,7 +46,7 @@ class SACTorchLearner(TorchLearner):
     _latest: _Latest
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        module: SACTorchRLModule = self._module[module_id].unwrapped()
+        module: SACTorchRLModule = self.module[module_id].unwrapped()
         rate = module.settings.learning_rate
         groups = {
             "critic": list(module.critics.parameters()),
@@ -65,7 +65,7 @@ class SACTorchLearner(TorchLearner):
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: Mapping[str, Tensor], fwd_out: Mapping[str, Tensor]
     ) -> Tensor:
-        module: SACTorchRLModule = self._module[module_id].unwrapped()
+        module: SACTorchRLModule = self.module[module_id].unwrapped()
         out, log_alpha = fwd_out, fwd_out["log_alpha"]
         alpha = log_alpha.detach().exp()
         entropy_cost = alpha * (batch["later_weights"] * out["later_log_pi"]).sum(-1)
@@ -82,8 +82,8 @@ class SACTorchLearner(TorchLearner):
     def apply_gradients(self, gradients_dict: Mapping[Any, Tensor]) -> None:
         """Step the optimisers, then move the target critics."""
         super().apply_gradients(gradients_dict)
-        for module_id in self._module.keys():  # noqa: SIM118 (a MultiRLModule iterates over something else)
-            module: SACTorchRLModule = self._module[module_id].unwrapped()
+        for module_id in self.module.keys():  # noqa: SIM118 (a MultiRLModule iterates over something else)
+            module: SACTorchRLModule = self.module[module_id].unwrapped()
             module.target_critics.follow(module.critics, module.settings.target_update_rate)
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:

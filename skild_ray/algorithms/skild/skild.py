@@ -106,7 +106,7 @@ class SkiLDConfig(OffPolicyConfig):
         return SkiLDTorchLearner
 
     @property
-    def _model_config_auto_includes(self) -> dict[str, Any]:
+    def model_settings(self) -> dict[str, Any]:
         return {"run_dir": self.run_dir, "algorithm": self.settings.model_dump()}
 
 

@@ -7,6 +7,7 @@ import torch
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch import Tensor, nn
 
+from skild_ray.algorithms.rllib_internals import set_gradients
 from skild_ray.algorithms.skild.losses import Update, env_reward_weight, skild_losses
 from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
 from skild_ray.config import Algorithm
@@ -44,14 +45,14 @@ class SkiLDTorchLearner(TorchLearner):
     def set_state(self, state: Any) -> None:
         """A checkpoint brings its optimisers' moments; their rates and decays are those of this configuration."""
         super().set_state(state)
-        for module_id in self._module.keys():  # noqa: SIM118
+        for module_id in self.module.keys():  # noqa: SIM118
             for name, (_, learning_rate, decay) in self._groups(module_id).items():
                 for group in self.get_optimizer(module_id, name).param_groups:
                     group["lr"], group["weight_decay"] = learning_rate, decay
 
     def _groups(self, module_id: str) -> dict[str, tuple[list[nn.Parameter], float, float]]:
         """Parameters, learning rate and weight decay of each optimiser."""
-        module: SkiLDTorchRLModule = self._module[module_id].unwrapped()
+        module: SkiLDTorchRLModule = self.module[module_id].unwrapped()
         settings = module.settings
         groups: dict[str, tuple[list[nn.Parameter], float, float]] = {
             "critic": (list(module.critics.parameters()), settings.critic_lr, 0.0),
@@ -67,17 +68,16 @@ class SkiLDTorchLearner(TorchLearner):
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: Mapping[str, Tensor], fwd_out: Mapping[str, Tensor]
     ) -> Tensor:
-        module: SkiLDTorchRLModule = self._module[module_id].unwrapped()
+        module: SkiLDTorchRLModule = self.module[module_id].unwrapped()
         update = skild_losses(module.settings, batch, fwd_out)
         self._latest = _Latest(module_id, batch, fwd_out, update)
         return update.losses.total
 
     def apply_gradients(self, gradients_dict: Mapping[Any, Tensor]) -> None:
         """Clip and step each optimiser, then move the target critics; an update that is not finite is skipped."""
-        for parameter_id, gradient in gradients_dict.items():
-            self._params[parameter_id].grad = gradient
-        for module_id in self._module.keys():  # noqa: SIM118 (a MultiRLModule iterates over something else)
-            module: SkiLDTorchRLModule = self._module[module_id].unwrapped()
+        set_gradients(self, gradients_dict)
+        for module_id in self.module.keys():  # noqa: SIM118 (a MultiRLModule iterates over something else)
+            module: SkiLDTorchRLModule = self.module[module_id].unwrapped()
             settings, update = module.settings, int(module.num_updates)
             skipped = 0
             self._gradient_norms: dict[str, Tensor] = {}  # before clipping, of this update's optimisers
@@ -112,7 +112,7 @@ class SkiLDTorchLearner(TorchLearner):
         super().after_gradient_based_update(timesteps=timesteps)
         module_id, batch, out, update = self._latest
         losses = update.losses
-        module: SkiLDTorchRLModule = self._module[module_id].unwrapped()
+        module: SkiLDTorchRLModule = self.module[module_id].unwrapped()
         weight = env_reward_weight(module.settings)
         inside = update.support > 0.5
         values = {
