@@ -8,7 +8,6 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from ray.rllib.algorithms.algorithm import Algorithm as RLlibAlgorithm
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
@@ -17,6 +16,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from skild_ray.algorithms.env_runners import EnvRunners, Fragment, SkillEnvRunner
+from skild_ray.algorithms.experience import Experience
 from skild_ray.algorithms.replay import SkillReplay, learner_shares
 from skild_ray.algorithms.rllib_internals import (
     ModelSettingsConfig,
@@ -24,7 +24,6 @@ from skild_ray.algorithms.rllib_internals import (
     forget_weights_version,
     learner_index,
 )
-from skild_ray.algorithms.transitions import Rows, episode_rows
 from skild_ray.config import Environment, Experiment, Rollout, Section
 from skild_ray.envs.skill_env import SkillVectorEnv
 
@@ -74,6 +73,14 @@ class OffPolicyConfig(ModelSettingsConfig):
     def make_vector_env(context: Mapping[str, Any]) -> SkillVectorEnv:
         """The vector environment of one env runner, from RLlib's environment context."""
 
+    @abstractmethod
+    def pace(self) -> "Pace":
+        """How sampling and learning take turns."""
+
+    @abstractmethod
+    def build_experience(self) -> Experience:
+        """What is learned from: without any transition of the policy's own, with all that is given beside them."""
+
     @classmethod
     def from_experiment(cls, experiment: Experiment) -> Self:
         """The algorithm that an experiment file describes."""
@@ -119,6 +126,11 @@ class OffPolicyConfig(ModelSettingsConfig):
         return super().training(**kwargs)
 
     @property
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint says of this configuration, as plain values."""
+        return {"environment": self.low_level.model_dump()}
+
+    @property
     def low_level(self) -> Environment:
         """The low-level environment."""
         return Environment(id=self.low_level_env or "", kwargs=self.low_level_kwargs)
@@ -160,43 +172,22 @@ class OffPolicy(RLlibAlgorithm):
     new episodes, with seeds that follow from the run's seed and its steps so far. A synchronous run does the same when
     it writes a checkpoint, so with one runner, or none, it goes on bit for bit like one that was restored from there.
 
-    An algorithm gives its `pace` and `replay`, and says what is stored (`_rows`, `_more_columns`), drawn (`_draw`), and
-    checkpointed besides (`_own_state`).
+    Its configuration says what an algorithm is: its `pace`, what it learns from (`build_experience`), its RLModule and
+    its Learner.
     """
 
     config: OffPolicyConfig
-    replay: SkillReplay
-
-    @property
-    @abstractmethod
-    def pace(self) -> Pace: ...
-
-    def _rows(self, episode: SingleAgentEpisode, rows: Rows) -> Rows | None:
-        """Which rows are stored for a chunk of an episode that came as `rows`: these, others, or none yet."""
-        return rows
-
-    def _more_columns(self, chunks: Sequence[Rows]) -> list[Rows]:
-        """The replay's extra columns for each chunk of a fragment. Asked once for all: a call costs more than a row."""
-        return [{}] * len(chunks)
-
-    @abstractmethod
-    def _draw(self, updates: int, size: int) -> dict[str, NDArray]:
-        """The columns of `updates` batches of `size`, one batch after another."""
-
-    @abstractmethod
-    def _own_state(self) -> dict[str, Any]:
-        """What a checkpoint holds besides the replay and the counts."""
-
-    @abstractmethod
-    def _set_own_state(self, state: Mapping[str, Any]) -> None: ...
+    experience: Experience
 
     def setup(self, config: OffPolicyConfig) -> None:
+        self.pace = config.pace()
         with env_runner_placement(config.placement_strategy):
             super().setup(config)
         torch.set_num_threads(config.learner_threads if config.num_learners == 0 else 1)
         # A runner steps all its environments until it has a fragment; resets in between make it overshoot.
         envs = self.config.num_envs_per_env_runner
         self._request_env_steps = (self.config.rollout_fragment_length * envs + envs - 1) * self.pace.horizon
+        self.experience = config.build_experience()
         self._runners = EnvRunners(self.env_runner_group, config.sample_timeout_s)
         self._owed = 0.0
         self._learned = False
@@ -204,6 +195,11 @@ class OffPolicy(RLlibAlgorithm):
         self._open_episodes: dict[str, tuple[int, float]] = {}
         self._recent: dict[str, deque[float]] = {}
         self._reseed_learners()  # RLlib gives all the same seed, hence equal noise on their different rows
+
+    @property
+    def replay(self) -> SkillReplay:
+        """The policy's own transitions."""
+        return self.experience.replay
 
     @property
     def finished(self) -> bool:
@@ -284,23 +280,17 @@ class OffPolicy(RLlibAlgorithm):
 
     def _take_in(self, fragment: Fragment) -> None:
         self.metrics.aggregate([fragment.metrics], key=ENV_RUNNER_RESULTS)
-        kept = [(episode, rows) for episode in fragment.episodes if (rows := self._counted(episode))]
-        if kept:
-            columns = self._more_columns([rows for _, rows in kept])
-            for (episode, rows), more in zip(kept, columns, strict=True):
-                self.replay.add(episode.id_, rows | more, episode.is_done)
+        chunks = [episode for episode in fragment.episodes if len(episode)]
+        for chunk in chunks:
+            self._count(chunk)
+        self.experience.add(chunks)
         self._runners.count_rebuilds(fragment.failures, self._counts["skill_steps"])
 
-    def _counted(self, episode: SingleAgentEpisode) -> Rows | None:
-        """Count what happened in a chunk of an episode; the rows to store, if there are any yet."""
-        if len(episode) == 0:
-            return None
-        rows = episode_rows(episode)
-        env_steps = int(rows["k"].sum())
+    def _count(self, chunk: SingleAgentEpisode) -> None:
+        env_steps = sum(int(info["k"]) for info in chunk.get_infos()[1:])
         self._counts["env_steps"] += env_steps
-        self._counts["skill_steps"] += len(episode)
-        self._log_episode(episode, env_steps)
-        return self._rows(episode, rows)
+        self._counts["skill_steps"] += len(chunk)
+        self._log_episode(chunk, env_steps)
 
     def _log_episode(self, episode: SingleAgentEpisode, env_steps: int) -> None:
         """Length, return, success and sub-tasks of an episode once it has ended."""
@@ -323,7 +313,7 @@ class OffPolicy(RLlibAlgorithm):
         while self._owed >= size:
             updates = min(int(self._owed // size), UPDATES_PER_CALL)
             self._owed -= updates * size
-            drawn = self._draw(updates, size)
+            drawn = self.experience.draw(updates, size)
             shares = {name: learner_shares(column, updates, learners) for name, column in drawn.items()}
             batch = SampleBatch({name: torch.from_numpy(column) for name, column in shares.items()})
             results = self.learner_group.update(
@@ -351,21 +341,19 @@ class OffPolicy(RLlibAlgorithm):
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         state = super().get_state(components, not_components=not_components, **kwargs)
         state["skild"] = {
-            "replay": self.replay.get_state(),
             "owed": self._owed,
             "counts": dict(self._counts),
             "faults": dict(self._runners.faults),
             "recent": {name: list(values) for name, values in self._recent.items()},
-            "environment": {"id": self.config.low_level_env, "kwargs": self.config.low_level_kwargs},
-        } | self._own_state()
+            **self.config.record,
+        } | self.experience.get_state()
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._accept_older_weights(learners="learner_group" in state)
         super().set_state(state)
         if own := state.get("skild"):
-            self._set_own_state(own)
-            self.replay.set_state(own["replay"])
+            self.experience.set_state(own)
             self._owed = own["owed"]
             self._counts = dict(own["counts"])
             self._runners.faults.update(own["faults"])
@@ -382,16 +370,13 @@ class OffPolicy(RLlibAlgorithm):
 
     def _begin_anew_everywhere(self) -> None:
         """Forget all episodes in progress, and draw what is random outside of checkpoints from new seeds."""
-        self._forget_open_episodes()
+        self.experience.forget_open_episodes()
+        self._open_episodes = {}
         self._begin_anew(None)
         self._reseed_learners()
 
     def _reseed_learners(self) -> None:
         self.learner_group.foreach_learner(func=functools.partial(_reseed_learner, entropy=self._entropy))
-
-    def _forget_open_episodes(self) -> None:
-        self.replay.forget_open_episodes()
-        self._open_episodes = {}
 
     def _begin_anew(self, runners: list[int] | None) -> None:
         """Let these env runners (None: all) drop what they are at and begin episodes that nobody has seen.

@@ -262,7 +262,7 @@ def test_half_of_every_batch_are_demonstrations(
     try:
         while not algo.finished:
             algo.train()
-        actions = algo._draw(4, 32)["actions"].reshape(4, 32)
+        actions = algo.experience.draw(4, 32)["actions"].reshape(4, 32)
         assert (actions[:, :16] >= 0.5).all()
         assert (actions[:, 16:] < 0.5).any(1).all()
         assert algo.counts["updates"] == 0
@@ -277,7 +277,7 @@ def test_targets_of_both_halves_look_n_steps_ahead(
     try:
         while not algo.finished:
             algo.train()
-        bootstrap = algo._draw(4, 32)["bootstrap"].reshape(4, 32)
+        bootstrap = algo.experience.draw(4, 32)["bootstrap"].reshape(4, 32)
         for half in (bootstrap[:, :16], bootstrap[:, 16:]):
             assert half.max() < 1
             assert np.isclose(half, 0.99**3).mean() > 0.5, "nearer the end of an episode it is fewer"
@@ -293,7 +293,7 @@ def test_a_checkpoint_holds_everything(finished: tuple[Experiment, Callable[...,
             algo.train()
         restored = SAC.from_checkpoint(algo.save_to_path(str(tmp_path / "checkpoint")))
         assert dict(restored.counts) == dict(algo.counts)
-        drawn = algo._draw(2, 32), restored._draw(2, 32)
+        drawn = algo.experience.draw(2, 32), restored.experience.draw(2, 32)
         for name in drawn[0]:
             np.testing.assert_array_equal(drawn[0][name], drawn[1][name])
         states = [one.learner_group.get_state()["learner"] for one in (algo, restored)]

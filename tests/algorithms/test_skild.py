@@ -141,7 +141,7 @@ def test_demonstrations_have_their_share_of_every_batch(build: Build) -> None:
     _finish(algo, until=600)
     (source,) = stored_demonstrations(tiny_experiment("unused"))
     states = load_dataset(source.dataset or "").observations
-    drawn = algo._draw(3, 32)
+    drawn = algo.experience.draw(3, 32)
     is_state = (drawn["obs"][:, None] == states).all(-1).any(-1).reshape(3, 32)
     assert is_state[:, :8].all()
     assert not is_state[:, 8:].all(1).any()
@@ -152,11 +152,11 @@ def test_demonstrations_have_their_share_of_every_batch(build: Build) -> None:
 def test_demonstrations_are_no_negatives_of_the_online_discriminator(build: Build) -> None:
     algo = build(demonstration_share=0.5, discriminator_updates=0.5)
     _finish(algo, until=600)
-    drawn = algo._draw(4, 32)
+    drawn = algo.experience.draw(4, 32)
     assert drawn["replayed_states"].shape == (4 * 32, 2)
 
     def shares(states: NDArray) -> list[float]:
-        own = algo.replay.recent()["obs"], algo._demonstrated.recent()["obs"]
+        own = algo.replay.recent()["obs"], algo.experience.demonstrated.recent()["obs"]
         return [float((states[:, None] == rows).all(-1).any(-1).mean()) for rows in own]
 
     assert shares(drawn["replayed_states"])[0] == 1, "all from the policy's own experience"

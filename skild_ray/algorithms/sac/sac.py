@@ -1,17 +1,15 @@
-"""Plain SAC with demonstrations in its replay, as an RLlib algorithm: configuration, and what it stores and draws."""
+"""Plain SAC with demonstrations in its replay, as an RLlib algorithm: its environment and its configuration."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import register_env
 
 from skild_ray.algorithms.demonstrations import load_demonstrations
 from skild_ray.algorithms.off_policy import OffPolicy, OffPolicyConfig, Pace
-from skild_ray.algorithms.replay import SkillReplay, draw_batches
+from skild_ray.algorithms.sac.sac_experience import DemonstratedExperience
 from skild_ray.algorithms.sac.sac_learner import SACTorchLearner
 from skild_ray.algorithms.sac.sac_rl_module import SACTorchRLModule
 from skild_ray.config import SAC as Settings
@@ -21,7 +19,6 @@ from skild_ray.envs.action_env import ActionVectorEnv
 from skild_ray.envs.registry import make_env
 
 ACTION_ENV = "skild_ray/actions"
-COLUMNS = ("obs", "actions", "returns", "bootstrap", "later_states", "later_weights")
 
 
 def make_action_env(context: Mapping[str, Any]) -> ActionVectorEnv:
@@ -85,11 +82,30 @@ class SACConfig(OffPolicyConfig):
         if self.low_level_env is None or not self.demonstration_sources:
             raise ValueError("SACConfig needs .environment(ID) and .demonstrations(DATASET)")
 
+    def pace(self) -> Pace:
+        settings = self.settings
+        return Pace(
+            total_env_steps=settings.total_env_steps,
+            horizon=1,
+            batch_size=settings.batch_size,
+            samples_per_step=settings.updates_per_env_step * settings.batch_size,
+            warmup_steps=settings.warmup_env_steps,
+            synchronous=settings.synchronous,
+        )
+
+    def build_experience(self) -> DemonstratedExperience:
+        rows = load_demonstrations(self.sources, self.low_level)
+        return DemonstratedExperience(rows, self.settings, self.seed or 0)
+
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         return RLModuleSpec(module_class=SACTorchRLModule)
 
     def get_default_learner_class(self) -> type:
         return SACTorchLearner
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return super().record | {"sources": self.demonstration_sources, "sac": self.settings.model_dump()}
 
     @property
     def model_settings(self) -> dict[str, Any]:
@@ -113,53 +129,3 @@ class SAC(OffPolicy):
     @classmethod
     def get_default_config(cls) -> SACConfig:
         return SACConfig()
-
-    def setup(self, config: SACConfig) -> None:
-        self.settings = settings = config.settings
-        super().setup(config)
-        rows = load_demonstrations(config.sources, config.low_level)
-        capacities = settings.replay_capacity, sum(len(part["rewards"]) for part in rows)
-        self.replay, self._demonstrations = (
-            SkillReplay(
-                capacity,
-                rows[0]["obs"].shape[1],
-                rows[0]["actions"].shape[1],
-                n_step=settings.n_step,
-                discount=settings.discount,
-                horizon=1,
-                seed=int(seed),
-                columns={},
-                later=True,
-            )
-            for capacity, seed in zip(
-                capacities, np.random.SeedSequence([config.seed or 0, 2]).generate_state(2), strict=True
-            )
-        )
-        for index, part in enumerate(rows):
-            self._demonstrations.add(str(index), part, ended=True)
-
-    @property
-    def pace(self) -> Pace:
-        settings = self.settings
-        return Pace(
-            settings.total_env_steps,
-            1,
-            settings.batch_size,
-            settings.updates_per_env_step * settings.batch_size,
-            settings.warmup_env_steps,
-            settings.synchronous,
-        )
-
-    def _draw(self, updates: int, size: int) -> dict[str, NDArray]:
-        given = round(size * self.settings.demonstration_share)
-        return draw_batches([(self._demonstrations, given), (self.replay, size - given)], updates, COLUMNS)
-
-    def _own_state(self) -> dict[str, Any]:
-        return {
-            "demonstrations": self._demonstrations.get_state(),
-            "sources": self.config.demonstration_sources,
-            "sac": self.settings.model_dump(),
-        }
-
-    def _set_own_state(self, state: Mapping[str, Any]) -> None:
-        self._demonstrations.set_state(state["demonstrations"])

@@ -1,0 +1,118 @@
+"""What SkiLD's stage 4 learns from: its own skill transitions, and demonstrations."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from skild_ray.algorithms.demonstrations import load_demonstrations, skill_rows
+from skild_ray.algorithms.pretrained import Pretrained, References, load_demonstration_states, load_skill_model
+from skild_ray.algorithms.replay import SkillReplay, draw_batches
+from skild_ray.algorithms.transitions import Rows, ShiftedTransitions, episode_rows
+from skild_ray.config import Algorithm, Environment, load_experiment
+from skild_ray.data.sources import stored_demonstrations
+
+
+class SkillExperience:
+    """Skill transitions with prior and posterior at their states, evaluated once when they are stored.
+
+    With `demonstration_share` that share of every batch comes from the demonstrations as skill transitions. With an
+    online discriminator a batch also has `demonstration_states` and `replayed_states`, [updates * size,
+    observation_dim], for it to tell apart.
+
+    See `skild_ray.algorithms.experience.Experience`.
+    """
+
+    def __init__(self, pretrained: Pretrained, settings: Algorithm, low_level: Environment, seed: int) -> None:
+        self._pretrained, self._settings = pretrained, settings
+        self._references = References(pretrained, settings.posterior_scale)
+        skill = pretrained.experiment.skill
+        new_replay = functools.partial(
+            SkillReplay,
+            observation_dim=pretrained.skill_prior.facts["observation_dim"],
+            latent_dim=skill.latent_dim,
+            n_step=settings.n_step,
+            discount=settings.discount,
+            horizon=skill.horizon,
+            columns=dict.fromkeys(References.NAMES, skill.latent_dim),
+            later=settings.kl_in_target,
+        )
+        self.replay = new_replay(settings.replay_capacity, seed=seed)
+        self.demonstrated: SkillReplay | None = None
+        if settings.demonstration_share:
+            demonstrated = self._demonstrated_skills(low_level)
+            self.demonstrated = new_replay(sum(len(rows["rewards"]) for rows in demonstrated), seed=seed + 1)
+            for index, (rows, more) in enumerate(zip(demonstrated, self._columns(demonstrated), strict=True)):
+                self.demonstrated.add(str(index), rows | more, ended=True)
+        self._shift = ShiftedTransitions() if "shifted_transitions" in settings.reference_quirks else None
+        self._demonstration_states = load_demonstration_states(pretrained.demo_discriminator)
+        self._rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
+
+    def add(self, chunks: Sequence[SingleAgentEpisode]) -> None:
+        transitions = self._shift or episode_rows
+        kept = [(chunk, rows) for chunk in chunks if (rows := transitions(chunk)) is not None]
+        for (chunk, rows), more in zip(kept, self._columns([rows for _, rows in kept]), strict=True):
+            self.replay.add(chunk.id_, rows | more, chunk.is_done)
+
+    def draw(self, updates: int, size: int) -> dict[str, NDArray]:
+        if self.demonstrated is None:
+            drawn = self.replay.sample(updates * size)
+        else:
+            given = round(size * self._settings.demonstration_share)
+            drawn = draw_batches([(self.demonstrated, given), (self.replay, size - given)], updates)
+        if self._settings.discriminator_rate > 0:
+            rows = self._rng.integers(len(self._demonstration_states), size=updates * size)
+            drawn["demonstration_states"] = self._demonstration_states[rows]
+            # Not the batch's states, which may be demonstrations: to D they would be both.
+            drawn["replayed_states"] = self.replay.sample_observations(updates * size)
+        return drawn
+
+    def forget_open_episodes(self) -> None:
+        self.replay.forget_open_episodes()
+        if self._shift:
+            self._shift = ShiftedTransitions()
+
+    def get_state(self) -> dict[str, Any]:
+        state = {
+            "replay": self.replay.get_state(),
+            "rng": self._rng.bit_generator.state,
+            "pretrained": self._pretrained.hashes,
+        }
+        if self.demonstrated is not None:
+            state["demonstrated"] = self.demonstrated.get_state()
+        return state
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        self._pretrained.require(state["pretrained"])
+        self.replay.set_state(state["replay"])
+        self._rng.bit_generator.state = state["rng"]
+        if self.demonstrated is not None and "demonstrated" in state:
+            self.demonstrated.set_state(state["demonstrated"])
+
+    def _columns(self, chunks: Sequence[Rows]) -> list[Rows]:
+        """Prior and posterior of each chunk's states; one forward pass for all, since a call costs more than a row."""
+        if not chunks:
+            return []
+        columns = self._references(np.concatenate([rows["obs"] for rows in chunks]))
+        if self._settings.kl_in_target:
+            following = self._references(np.concatenate([rows["next_obs"] for rows in chunks]))
+            columns |= {f"next_{name}": value for name, value in following.items()}
+        ends = np.cumsum([len(rows["obs"]) for rows in chunks])[:-1]
+        parts = [np.split(value, ends) for value in columns.values()]
+        return [dict(zip(columns, values, strict=True)) for values in zip(*parts, strict=True)]
+
+    def _demonstrated_skills(self, low_level: Environment) -> list[Rows]:
+        """The demonstrations that the discriminator was trained on as transitions of skills; see `skill_rows`.
+
+        They are read from their data sets again, which the artifacts do not hold.
+        """
+        pretrained = self._pretrained
+        experiment = load_experiment(pretrained.demo_discriminator.path / "config.yaml")
+        model = load_skill_model(pretrained.skill_prior)
+        sources = stored_demonstrations(experiment)
+        episodes = load_demonstrations(sources, low_level, self._settings.uses_env_reward)
+        horizon = pretrained.experiment.skill.horizon
+        return [part for rows in episodes for part in skill_rows(rows, model, horizon)]
