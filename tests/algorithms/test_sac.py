@@ -93,7 +93,7 @@ def test_losses_are_those_of_rllib() -> None:
             "logp_next_resampled": out["later_log_pi"][:, 0],
         },
     )
-    assert (out["q"] - ours._latest.target).abs().max() < 1, "else this compares nothing"
+    assert (out["q"] - ours._latest.update.target).abs().max() < 1, "else this compares nothing"
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -111,7 +111,7 @@ def test_entropy_of_every_state_of_the_walk() -> None:
     out |= {"later_log_pi": torch.tensor([[1.0, 2.0, 4.0]] * 2), "log_alpha": module.log_alpha}
     learner.compute_loss_for_module(module_id=DEFAULT_MODULE_ID, config=learner.config, batch=batch, fwd_out=out)
     expected = [1 + 0.729 * 10 - 0.5 * (0.9 * 1 + 0.81 * 2 + 0.729 * 4), 2 - 0.5 * 0.9 * 1]
-    assert learner._latest.target.tolist() == pytest.approx(expected, rel=1e-5)
+    assert learner._latest.update.target.tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_density_of_squashed_actions() -> None:
