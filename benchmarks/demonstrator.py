@@ -19,9 +19,10 @@ from rich.table import Table
 
 from benchmarks.measure import check_folder, run_command, write_json
 from skild_ray.envs import make_env
-from skild_ray.envs.kitchen import PLAY, SUBTASKS
-from skild_ray.experts import Expert, load_expert
-from skild_ray.experts.worlds import WORLDS
+from skild_ray.worlds import WORLDS
+from skild_ray.worlds.expert import Expert
+from skild_ray.worlds.kitchen.environment import PLAY, SUBTASKS
+from skild_ray.worlds.named import load_expert
 
 World = Literal["kitchen", "office"]
 
@@ -93,7 +94,7 @@ def measure(world: World, episodes: int, first_seed: int = 0, action_noise: floa
     outcomes, env_steps, started = [], 0, time.perf_counter()
     expert_type = load_expert(world)
     for name, (task, limits) in TASKS[world].items():
-        env = make_env(WORLDS[world].environment.id, {"task": task, "max_episode_steps": max(limits)})
+        env = make_env(WORLDS[world].environment, {"task": task, "max_episode_steps": max(limits)})
         played = [play(env, expert_type, first_seed + index, action_noise) for index in range(episodes)]
         env.close()
         env_steps += sum(steps for steps, _ in played)

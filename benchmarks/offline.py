@@ -20,14 +20,14 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks.measure import check_folder, cores, rate, run_command, write_json
-from skild_ray.artifacts import Artifact
 from skild_ray.cluster import connect
 from skild_ray.config import Experiment, Training, load_experiment
-from skild_ray.data.sources import Kind, load_sources
 from skild_ray.data.trajectories import Trajectories
+from skild_ray.generation.sources import Kind, load_sources
 from skild_ray.offline.loop import PROBLEMS, train_stage
 from skild_ray.offline.problem import Inputs, Problem
 from skild_ray.pipeline import OFFLINE_INPUTS, OFFLINE_STAGES
+from skild_ray.runs.artifacts import Artifact
 
 UNITS = {
     "skill_prior": "windows",

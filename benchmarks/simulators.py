@@ -15,8 +15,8 @@ from benchmarks.measure import Measurement, rate
 from skild_ray.algorithms.skild.skild import make_skill_env
 from skild_ray.config import Experiment
 from skild_ray.envs import make_env
-from skild_ray.envs.maze import START
-from skild_ray.envs.maze_layout import cell_of
+from skild_ray.worlds.maze.environment import START
+from skild_ray.worlds.maze.layout import cell_of
 
 World = Literal["maze", "kitchen", "office"]
 
@@ -66,7 +66,7 @@ def _mujoco_physics(world: World, env: Any) -> dict[str, Callable[[], int]]:
 
 def _office_physics(experiment: Experiment) -> Callable[[], int]:
     """Sends the arm to the set-points of an episode with random actions; returns how many there were."""
-    from skild_ray.envs.office import PHYSICS_STEPS  # needs an extra
+    from skild_ray.worlds.office.environment import PHYSICS_STEPS  # needs an extra
 
     env: Any = make_env(experiment.environment.id, experiment.environment.kwargs)
     env.action_space.seed(0)

@@ -34,10 +34,10 @@ from torch import Tensor
 from benchmarks.measure import check_folder, run_command, write_json
 from skild_ray.algorithms.pretrained import Pretrained, load_head, load_skill_model
 from skild_ray.config import Experiment, Source
-from skild_ray.data.sources import load_sources
 from skild_ray.data.windows import WindowSampler
-from skild_ray.evaluation.policy import Policy
+from skild_ray.evaluation.agent import Policy
 from skild_ray.evaluation.rollouts import evaluation_env, run_episodes
+from skild_ray.generation.sources import load_sources
 from skild_ray.models.skill_model import SkillModel
 
 

@@ -16,7 +16,7 @@ from benchmarks.measure import Rates, rate
 from skild_ray.algorithms.off_policy import UPDATES_PER_CALL
 from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
 from skild_ray.config import Experiment
-from skild_ray.evaluation.policy import build_module
+from skild_ray.evaluation.agent import build_module
 
 NEVER = 10**12
 

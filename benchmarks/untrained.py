@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from skild_ray.artifacts import Artifact, publish
 from skild_ray.config import Experiment
 from skild_ray.envs import make_env
 from skild_ray.models.discriminator import Discriminator
 from skild_ray.models.skill_model import SkillHead, SkillModel
 from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE
+from skild_ray.runs.artifacts import Artifact, publish
 
 ROLLOUT_STEPS = 2_000
 NORM_PASSES = 50

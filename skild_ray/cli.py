@@ -84,9 +84,10 @@ def data_generate(
 
     A world takes --set, too: --set environment.kwargs.rare=mlsh, for example, is an argument of its environment.
     """
-    from skild_ray.data.sources import generate_named
-    from skild_ray.experts.worlds import WORLDS, load_world_or_experiment
+    from skild_ray.generation.sources import generate_named
     from skild_ray.pipeline import Run
+    from skild_ray.worlds import WORLDS
+    from skild_ray.worlds.named import load_world_or_experiment
 
     experiment = load_world_or_experiment(target, overrides or ())
     if target not in WORLDS:
@@ -124,7 +125,7 @@ def data_import(
     """Convert a data set to the layout of an environment and store it with Minari."""
     from skild_ray.data.formats import import_dataset
     from skild_ray.envs import make_env
-    from skild_ray.experts.worlds import load_world_or_experiment
+    from skild_ray.worlds.named import load_world_or_experiment
 
     environment = load_world_or_experiment(target, overrides or ()).environment
     count = import_dataset(source, name, make_env(environment.id, environment.kwargs))
@@ -148,9 +149,9 @@ def data_info(
     ] = None,
 ) -> None:
     """Say what a data set holds: sizes, ranges, and in which orders the episodes solve sub-tasks."""
-    from skild_ray.data.describe import describe_dataset, environment_of
     from skild_ray.envs import make_env
-    from skild_ray.experts.worlds import load_world_or_experiment
+    from skild_ray.generation.describe import describe_dataset, environment_of
+    from skild_ray.worlds.named import load_world_or_experiment
 
     environment = load_world_or_experiment(target).environment if target else environment_of(source)
     env = make_env(environment.id, environment.kwargs) if environment else None
@@ -176,8 +177,8 @@ def train(
     `imitation` is `demo-rl` without the environment's reward: the file's algorithm.env_reward_weight must be 0. `sac`
     is a baseline without skills, which needs no other stage: the file must have a section `sac`.
     """
-    from skild_ray.lock import locked
     from skild_ray.pipeline import Run
+    from skild_ray.runs.lock import locked
     from skild_ray.tracking import Tracking
 
     loaded = load_experiment(experiment, overrides or ())
@@ -191,10 +192,10 @@ def pipeline(experiment: File, overrides: Overrides = None, force: Force = False
 
     What is finished and still fits is reused; what was interrupted resumes where it stopped.
     """
-    from skild_ray.evaluation.report import write_report
     from skild_ray.evaluation.results import evaluate_run, show
-    from skild_ray.lock import locked
     from skild_ray.pipeline import Run
+    from skild_ray.report.run_page import write_report
+    from skild_ray.runs.lock import locked
     from skild_ray.tracking import Tracking
 
     loaded = load_experiment(experiment, overrides or ())
@@ -227,9 +228,10 @@ def tune(
 
     At the end: the trials ranked, a plot of them, and the best one as an experiment file.
     """
-    from skild_ray.tune.results import show, write_best, write_page
+    from skild_ray.tune.results import show, write_best
     from skild_ray.tune.run import run_sweep
     from skild_ray.tune.sweep import load_sweep
+    from skild_ray.tune.sweep_page import write_page
 
     loaded = load_sweep(sweep, overrides or ())
     ranking = run_sweep(loaded, resume)
@@ -270,7 +272,7 @@ def evaluate(
 @app.command()
 def report(run: Annotated[Path, typer.Argument(help="folder of a run, such as runs/maze")]) -> None:
     """Write one self-contained page on a run: what was run, the curves of every stage, what the agent does."""
-    from skild_ray.evaluation.report import write_report
+    from skild_ray.report.run_page import write_report
 
     print(f"report: {write_report(run)}")
 
@@ -300,7 +302,7 @@ def compare(
 
     What reinforcement learning adds to a method is its row less that of --before.
     """
-    from skild_ray.evaluation.compare import compare, read_method
+    from skild_ray.report.comparison import compare, read_method
 
     if out.suffix.lower() != ".svg":
         raise ConfigError(f"--out {out}: the figure is written as SVG; name it {out.with_suffix('.svg')}")

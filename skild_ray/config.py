@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from skild_ray.errors import ConfigError
-from skild_ray.storage import local_folder
+from skild_ray.runs.storage import local_folder
 
 Norm = Literal["batch", "layer", "none"]
 
@@ -50,7 +50,7 @@ class Environment(Section):
 class Generate(Section):
     """Trajectories that a scripted expert makes on the spot by acting in the environment."""
 
-    expert: str = Field(description="a name from skild_ray.experts, or 'module:attribute' of an expert class")
+    expert: str = Field(description="a name from skild_ray.worlds, or 'module:attribute' of an expert class")
     episodes: int = Field(gt=0, description="episodes to keep")
     env_kwargs: dict[str, Any] = Field(default={}, description="merged over environment.kwargs while generating")
     expert_kwargs: dict[str, Any] = Field(default={}, description="keyword arguments of the expert")

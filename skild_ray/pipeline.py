@@ -5,22 +5,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from skild_ray import storage
 from skild_ray.algorithms.demonstrations import demonstrations_fingerprint, load_demonstrations
 from skild_ray.algorithms.train import algorithm_class, stage_name, train_downstream
-from skild_ray.artifacts import Artifact, open_artifact, work_folder, writable
 from skild_ray.cluster import connect
 from skild_ray.config import Experiment, fingerprint, load_experiment, to_yaml
-from skild_ray.data.sources import load_sources, stored_demonstrations
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.envs import make_env
 from skild_ray.envs.try_out import try_out
 from skild_ray.errors import ArtifactError, ConfigError
-from skild_ray.lock import locked
+from skild_ray.generation.sources import load_sources, stored_demonstrations
 from skild_ray.offline.loop import PROBLEMS, STAGE_DATA, train_stage
 from skild_ray.offline.problem import DataKind
 from skild_ray.resources import check, downstream_requests, offline_requests
-from skild_ray.reuse import differences, require_replaceable
+from skild_ray.runs import storage
+from skild_ray.runs.artifacts import Artifact, open_artifact, work_folder, writable
+from skild_ray.runs.lock import locked
+from skild_ray.runs.reuse import differences, require_replaceable
 from skild_ray.tracking import Tracking
 
 OFFLINE_STAGES = ("skill_prior", "skill_posterior", "demo_discriminator")

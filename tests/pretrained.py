@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from skild_ray.algorithms.pretrained import Pretrained
-from skild_ray.artifacts import publish
 from skild_ray.config import Experiment
 from skild_ray.models.discriminator import Discriminator
 from skild_ray.models.skill_model import SkillHead, SkillModel
 from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE
+from skild_ray.runs.artifacts import publish
 
 SKILL = {"horizon": 5, "latent_dim": 3, "hidden": 16, "decoder_layers": 1, "head_layers": 1}
 ALGORITHM = {

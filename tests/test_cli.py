@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from skild_ray import interruption as interruption_module
 from skild_ray.cli import app, main
 from skild_ray.config import Experiment, to_yaml
-from skild_ray.data.generate import dataset_id, generate
+from skild_ray.generation.generate import dataset_id, generate
 from skild_ray.interruption import Interrupted, Interruption, interrupted
 
 COMMANDS = (

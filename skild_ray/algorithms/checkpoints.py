@@ -4,9 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
-from skild_ray import storage
 from skild_ray.algorithms.off_policy import OffPolicy
-from skild_ray.artifacts import file_hash, writable
+from skild_ray.runs import storage
+from skild_ray.runs.artifacts import file_hash, writable
 
 PREFIX = "checkpoint_"
 ROWS_FILE, HASHES_FILE = "rows.json", "sha256.json"

@@ -187,7 +187,6 @@ class OffPolicy(RLlibAlgorithm):
         # A runner steps all its environments until it has a fragment; resets in between make it overshoot.
         envs = self.config.num_envs_per_env_runner
         self._request_env_steps = (self.config.rollout_fragment_length * envs + envs - 1) * self.pace.horizon
-        self.experience = config.build_experience()
         self._runners = EnvRunners(self.env_runner_group, config.sample_timeout_s)
         self._owed = 0.0
         self._learned = False
@@ -195,6 +194,7 @@ class OffPolicy(RLlibAlgorithm):
         self._open_episodes: dict[str, tuple[int, float]] = {}
         self._recent: dict[str, deque[float]] = {}
         self._reseed_learners()  # RLlib gives all the same seed, hence equal noise on their different rows
+        self.experience = config.build_experience()
 
     @property
     def replay(self) -> SkillReplay:

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skild_ray.artifacts import Artifact, open_artifact, require_hash, require_input
 from skild_ray.config import Experiment, load_experiment
 from skild_ray.models.discriminator import Discriminator
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.models.networks import fold
 from skild_ray.models.skill_model import SkillHead, SkillModel
 from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE
+from skild_ray.runs.artifacts import Artifact, open_artifact, require_hash, require_input
 
 
 def load_skill_model(artifact: Artifact) -> SkillModel:

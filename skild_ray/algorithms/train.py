@@ -16,7 +16,6 @@ from skild_ray.algorithms.off_policy import OffPolicy, OffPolicyConfig
 from skild_ray.algorithms.pretrained import Pretrained
 from skild_ray.algorithms.sac import SACConfig
 from skild_ray.algorithms.skild import SkiLDConfig
-from skild_ray.artifacts import Artifact, publish, work_folder, writable
 from skild_ray.config import Experiment
 from skild_ray.envs.conventions import subtasks_of
 from skild_ray.envs.try_out import try_out
@@ -24,6 +23,7 @@ from skild_ray.errors import ConfigError, SkildError, described
 from skild_ray.interruption import Interruption, Stopped
 from skild_ray.progress import TaskProgress
 from skild_ray.resources import Waiting, downstream_requests, with_gpu_learner
+from skild_ray.runs.artifacts import Artifact, publish, work_folder, writable
 from skild_ray.tracking import Series, Tracking
 
 REPLAY_FILE = "replay.npz"

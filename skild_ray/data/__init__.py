@@ -1,1 +1,1 @@
-"""Trajectories: where they come from, how they lie in memory, and how windows are drawn from them."""
+"""Trajectories in files and in memory, and windows drawn from them."""

@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -52,6 +53,8 @@ def _maker(id: str) -> Callable[..., Any]:
                 f"environment {id!r}: module {module_name!r} has no callable {name!r}, and registers none of that id"
             )
         return partial(_make_registered, name)
+    if id.startswith("skild_ray/"):
+        importlib.import_module("skild_ray.worlds")  # registers them
     register_environments(id)
     if id not in gym.registry:
         beside = f"{id.partition('/')[0]}/"

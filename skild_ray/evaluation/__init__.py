@@ -1,1 +1,1 @@
-"""Rollouts of finished policies, their statistics, and the report."""
+"""Rollouts of finished policies, and their statistics."""

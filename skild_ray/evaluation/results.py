@@ -11,15 +11,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from skild_ray import storage
-from skild_ray.artifacts import writable
 from skild_ray.config import Environment, Experiment, load_experiment
 from skild_ray.envs.registry import make_env
-from skild_ray.evaluation.film import RENDER_MODE, film
-from skild_ray.evaluation.policy import Agent, Which, load_agent
-from skild_ray.evaluation.recording import Recording
+from skild_ray.evaluation.agent import Agent, Which, load_agent
 from skild_ray.evaluation.rollouts import Episode, play, summarise
 from skild_ray.evaluation.statistics import in_words
+from skild_ray.runs import storage
+from skild_ray.runs.artifacts import writable
+from skild_ray.video.film import RENDER_MODE, film
+from skild_ray.video.recording import Recording
 
 RESULTS_FILE, VIDEO_FOLDER = "evaluation.json", "videos"
 LOG_WIDTH = 170

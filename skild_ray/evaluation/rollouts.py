@@ -15,10 +15,10 @@ from skild_ray.envs.conventions import return_range_of, subtasks_of
 from skild_ray.envs.registry import make_env
 from skild_ray.envs.skill_env import SkillVectorEnv
 from skild_ray.errors import SkildError
-from skild_ray.evaluation.policy import Agent, Policy
-from skild_ray.evaluation.recording import Recorder
+from skild_ray.evaluation.agent import Agent, Policy
 from skild_ray.evaluation.statistics import bootstrap_mean, bounded_mean
 from skild_ray.progress import TaskProgress
+from skild_ray.video.recording import Recorder
 
 
 @dataclass(frozen=True)

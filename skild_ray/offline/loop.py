@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from skild_ray import storage
-from skild_ray.artifacts import Artifact, publish, work_folder, writable
 from skild_ray.config import Experiment
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.errors import ConfigError
@@ -24,6 +22,8 @@ from skild_ray.offline.skill_posterior import SkillPosteriorProblem
 from skild_ray.offline.skill_prior import SkillPriorProblem
 from skild_ray.offline.worker import STATE_FILE, worker_loop
 from skild_ray.resources import offline_requests
+from skild_ray.runs import storage
+from skild_ray.runs.artifacts import Artifact, publish, work_folder, writable
 from skild_ray.tracking import Tracking
 
 PROBLEMS: Mapping[str, type[Any]] = {

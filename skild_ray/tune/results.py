@@ -1,4 +1,4 @@
-"""What a sweep found: a table, a page with a plot, and the best configuration as an experiment file."""
+"""What a sweep found: its trials ranked, as a table, and the best configuration as an experiment file."""
 
 import math
 import re
@@ -10,23 +10,20 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from matplotlib.axes import Axes
 from ray.tune import ResultGrid
 from ray.tune.result import DONE
 from rich.console import Console
 from rich.table import Table
 
-from skild_ray.artifacts import writable
 from skild_ray.config import to_yaml, with_values
 from skild_ray.errors import last_line
-from skild_ray.evaluation import page
-from skild_ray.evaluation.figures import colour, new_axes, to_svg
 from skild_ray.evaluation.statistics import bootstrap_mean, in_words
+from skild_ray.runs.artifacts import writable
 from skild_ray.tune.offline import trial_folder
 from skild_ray.tune.sweep import Sweep, Values
 from skild_ray.tune.trial import RESULT_FILE
 
-PAGE_FILE, BEST_FILE = "sweep.html", "best.yaml"
+BEST_FILE = "best.yaml"
 FINISHED, STOPPED, UNFINISHED = "finished", "stopped early", "unfinished"
 LOG_WIDTH = 160
 
@@ -156,7 +153,7 @@ def reason(error: BaseException) -> str:
 
 def show(sweep: Sweep, ranking: Sequence[Outcome]) -> None:
     """Print the trials as a table."""
-    head, rows = _table(sweep, ranking)
+    head, rows = trial_rows(sweep, ranking)
     table = Table(*head)
     for row in rows:
         table.add_row(*row)
@@ -193,39 +190,18 @@ def write_best(sweep: Sweep, ranking: Sequence[Outcome]) -> Path | None:
     return path
 
 
-def write_page(sweep: Sweep, ranking: Sequence[Outcome]) -> Path:
-    """One self-contained page: the trials in parallel coordinates, and as a table."""
-    parts = [page.element("h1", f"Sweep {sweep.name}")]
-    over, failed = sum(o.ended == FINISHED for o in ranking), sum(o.failed for o in ranking)
-    parts.append(
-        page.note(
-            f"{len(ranking)} trials of {sweep.experiment}, {over} of them finished, {failed} failed; ranked by "
-            f"{sweep.metric}, {sweep.mode}imum first, configurations of which a seed failed below all others"
-        )
-    )
-    if scored := [outcome for outcome in ranking if math.isfinite(outcome.score)]:
-        best = f"Best: trial {ranking[0].trial}, {sweep.metric} {configurations(sweep, ranking)[0]}"
-        parts.append(page.section("plot", "Parallel coordinates", _parallel_coordinates(sweep, scored, best)))
-    head, rows = _table(sweep, ranking)
-    parts.append(page.section("trials", "Trials", page.table(head, rows)))
-    path = sweep.folder / PAGE_FILE
-    with writable(path):
-        path.write_text(page.document(f"Sweep {sweep.name}", *parts))
-    return path
-
-
 def _several(sweep: Sweep) -> bool:
     """Whether each configuration has several seeds."""
     return len(sweep.seeds or []) > 1
 
 
-def _keys(sweep: Sweep) -> list[str]:
+def varied_keys(sweep: Sweep) -> list[str]:
     return [*sweep.space, *(["seed"] if _several(sweep) else [])]
 
 
-def _table(sweep: Sweep, ranking: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
+def trial_rows(sweep: Sweep, ranking: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
     """A row a trial; with several seeds, the first one of a configuration also says how all of them did."""
-    keys, means = _keys(sweep), _several(sweep)
+    keys, means = varied_keys(sweep), _several(sweep)
     rows = [
         [
             outcome.trial,
@@ -244,54 +220,3 @@ def _table(sweep: Sweep, ranking: Sequence[Outcome]) -> tuple[list[str], list[li
 def short(value: Any) -> str:
     """A value as a table shows it."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _parallel_coordinates(sweep: Sweep, ranking: Sequence[Outcome], title: str) -> page.Markup:
-    """A line a trial over one axis a key and the metric's at the right; the best in colour, over the others."""
-    keys = _keys(sweep)
-    drawing, axes = new_axes(max(4.0, 1.5 * (len(keys) + 1)), 3.2)
-    columns = [_Axis(key, [outcome.values.get(key) for outcome in ranking], sweep) for key in keys]
-    columns.append(_Axis(sweep.metric, [outcome.score for outcome in ranking], sweep))
-    for position, column in enumerate(columns):
-        column.draw(axes, position)
-    for index in reversed(range(len(ranking))):
-        best = index == 0
-        axes.plot(
-            range(len(columns)),
-            [column.heights[index] for column in columns],
-            color=colour("--series-1" if best else "--muted"),
-            linewidth=2.0 if best else 0.9,
-            alpha=1.0 if best else max(0.25, 0.9 - index / len(ranking)),
-        )
-    axes.set_xticks(range(len(columns)), [column.name for column in columns])
-    axes.set_yticks([])
-    axes.set_xlim(-0.3, len(columns) - 0.6)
-    axes.set_ylim(-0.08, 1.08)
-    svg = to_svg(drawing, "parallel", f"{len(ranking)} trials over {', '.join(keys)} and {sweep.metric}")
-    return page.figure(title, svg)
-
-
-class _Axis:
-    """One vertical axis: the heights, 0 to 1, of its trials' values, and what is written beside it."""
-
-    def __init__(self, name: str, values: Sequence[Any], sweep: Sweep) -> None:
-        self.name = name
-        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-        dimension = sweep.space.get(name)
-        if numbers and not (dimension and dimension.choice):
-            scale = math.log if dimension and dimension.loguniform else float
-            low, high = min(values), max(values)
-            span = scale(high) - scale(low)
-            self.heights = [0.5 if span == 0 else (scale(value) - scale(low)) / span for value in values]
-            self.labels = [(0.5, low)] if span == 0 else [(0.0, low), (1.0, high)]
-        else:  # a list: evenly apart, in its order
-            listed = (dimension and (dimension.choice or dimension.grid)) or sorted(set(values), key=str)
-            places = {str(value): (i / (len(listed) - 1) if len(listed) > 1 else 0.5) for i, value in enumerate(listed)}
-            self.heights = [places[str(value)] for value in values]
-            self.labels = [(places[str(value)], value) for value in listed]
-
-    def draw(self, axes: Axes, position: int) -> None:
-        """The axis line and its labels."""
-        axes.axvline(position, color=colour("--line"), linewidth=0.8)
-        for height, value in self.labels:
-            axes.text(position + 0.04, height, short(value), fontsize=7, color=colour("--muted"), va="center")

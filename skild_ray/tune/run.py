@@ -19,12 +19,12 @@ from ray.tune.schedulers import (
 )
 from ray.tune.search import BasicVariantGenerator
 
-from skild_ray.artifacts import writable
 from skild_ray.cluster import connect
 from skild_ray.errors import ConfigError
 from skild_ray.interruption import Interrupted, interrupted
-from skild_ray.lock import locked
 from skild_ray.resources import Request, Waiting, check, downstream_requests
+from skild_ray.runs.artifacts import writable
+from skild_ray.runs.lock import locked
 from skild_ray.tune.offline import OfflineRuns
 from skild_ray.tune.proposals import Proposals
 from skild_ray.tune.results import Outcome, outcomes, reason, short

@@ -22,13 +22,13 @@ from skild_ray.algorithms.train import (
     stage_name,
     try_environment,
 )
-from skild_ray.artifacts import open_artifact
 from skild_ray.config import with_values
 from skild_ray.errors import SkildError
-from skild_ray.evaluation.policy import Agent, load_agent
+from skild_ray.evaluation.agent import Agent, load_agent
 from skild_ray.evaluation.results import Results
 from skild_ray.evaluation.rollouts import play, summarise
 from skild_ray.pipeline import Run
+from skild_ray.runs.artifacts import open_artifact
 from skild_ray.tune.offline import trial_run
 from skild_ray.tune.sweep import EVALUATION_METRICS, Sweep, Values
 

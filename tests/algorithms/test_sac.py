@@ -19,15 +19,15 @@ from typer.testing import CliRunner
 
 from skild_ray.algorithms.sac import SAC, SACConfig, SACTorchLearner
 from skild_ray.algorithms.sac.sac_rl_module import squashed_sample
-from skild_ray.artifacts import open_artifact
 from skild_ray.cli import app
 from skild_ray.config import Experiment, Source
 from skild_ray.errors import DataError
-from skild_ray.evaluation.policy import load_agent
-from skild_ray.evaluation.report import write_report
+from skild_ray.evaluation.agent import load_agent
 from skild_ray.evaluation.results import evaluate_run
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.pipeline import Run
+from skild_ray.report.run_page import write_report
+from skild_ray.runs.artifacts import open_artifact
 
 SPACES = {DEFAULT_MODULE_ID: (Box(-np.inf, np.inf, (3,), np.float32), Box(-1, 1, (2,), np.float32))}
 SETTINGS = {"hidden": 16, "batch_size": 32, "warmup_env_steps": 100, "updates_per_env_step": 0.5}

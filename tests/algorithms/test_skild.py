@@ -24,8 +24,8 @@ from skild_ray.algorithms.skild.skild import make_skill_env
 from skild_ray.algorithms.train import metrics_row, module_weights
 from skild_ray.config import Experiment
 from skild_ray.data.formats import load_dataset
-from skild_ray.data.sources import stored_demonstrations
 from skild_ray.errors import SkildError
+from skild_ray.generation.sources import stored_demonstrations
 
 Build = Callable[..., SkiLD]
 VARIED = {"id": "counting_env:RandomLengthEnv"}

@@ -14,7 +14,7 @@ from torch.distributions import Normal, kl_divergence
 from skild_ray.algorithms.pretrained import Pretrained, References, load_head
 from skild_ray.algorithms.skild import SkiLDTorchRLModule
 from skild_ray.config import Experiment
-from skild_ray.evaluation.policy import Which, build_module
+from skild_ray.evaluation.agent import Which, build_module
 from skild_ray.models.gaussian import Gaussian
 
 Make = Callable[..., SkiLDTorchRLModule]

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from pretrained import publish_pretrained, tiny_experiment
 
-from skild_ray import storage
 from skild_ray.algorithms.skild import SkiLDTorchRLModule
 from skild_ray.algorithms.train import completion_rates, train_downstream
-from skild_ray.artifacts import Artifact, open_artifact
 from skild_ray.config import Experiment
 from skild_ray.errors import ArtifactError, SkildError
-from skild_ray.evaluation.policy import load_agent
+from skild_ray.evaluation.agent import load_agent
 from skild_ray.interruption import Stopped
+from skild_ray.runs import storage
+from skild_ray.runs.artifacts import Artifact, open_artifact
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -11,7 +11,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from benchmarks.bare_updates import BareLearner
 from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
 from skild_ray.algorithms.train import module_weights
-from skild_ray.evaluation.policy import build_module
+from skild_ray.evaluation.agent import build_module
 
 SIZE = 32
 

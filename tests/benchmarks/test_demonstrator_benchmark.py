@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.demonstrator import Outcome, World, measure, show
-from skild_ray.envs.kitchen import SUBTASKS
+from skild_ray.worlds.kitchen.environment import SUBTASKS
 
 EXPECTED: dict[World, list[tuple[str, int]]] = {
     "kitchen": [*((task, 280) for task in [*SUBTASKS, "kbts", "mlsh", "mkls", "play"]), ("play", 400)],

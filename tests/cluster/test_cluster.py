@@ -16,7 +16,7 @@ import pytest
 import yaml
 from small_maze import EXPERIMENT
 
-from skild_ray.artifacts import open_artifact
+from skild_ray.runs.artifacts import open_artifact
 
 REPOSITORY = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent

@@ -8,11 +8,11 @@ from gymnasium import spaces
 from line_world import ConvertingLineEnv, LineEnv
 from minari.data_collector import EpisodeBuffer
 
-from skild_ray.data.describe import describe_dataset, environment_of
 from skild_ray.data.formats import import_dataset, load_dataset, read_orders
 from skild_ray.data.orders import order_from_states
 from skild_ray.envs import make_env
 from skild_ray.errors import DataError
+from skild_ray.generation.describe import describe_dataset, environment_of
 
 # Minari wants an author and the like of every data set.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:minari")

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from skild_ray.algorithms.demonstrations import load_demonstrations
 from skild_ray.config import Environment, Generate, Source
-from skild_ray.data.collect import Request, collect
 from skild_ray.data.episode import Episode
 from skild_ray.data.formats import import_dataset, load_rewarded_episodes
 from skild_ray.data.minari_store import MinariWriter, read_minari
 from skild_ray.data.rewards import credit, for_task
 from skild_ray.envs import make_env
 from skild_ray.errors import DataError
+from skild_ray.generation.collect import Request, collect
 
 HUMAN = "kitchen/teleop-complete15-v2"
 TWO = Environment(id="skild_ray/Kitchen-v0", kwargs={"task": ["light switch", "kettle"], "observation": "qpos"})

@@ -18,11 +18,11 @@ from small_maze import EXPERIMENT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from skild_ray.algorithms.skild import SkiLDConfig
-from skild_ray.artifacts import open_artifact
 from skild_ray.config import load_experiment
 from skild_ray.errors import ArtifactError
 from skild_ray.offline.skill_posterior import SkillPosteriorProblem
 from skild_ray.pipeline import Run
+from skild_ray.runs.artifacts import open_artifact
 
 STAGES = ["skill_prior", "skill_posterior", "demo_discriminator", "demo_rl"]
 

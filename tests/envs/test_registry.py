@@ -9,9 +9,9 @@ import pytest
 from line_world import LineEnv
 
 from skild_ray.envs import make_env
-from skild_ray.envs.maze import MazeEnv
 from skild_ray.envs.skill_env import SkillVectorEnv
 from skild_ray.errors import ConfigError
+from skild_ray.worlds.maze.environment import MazeEnv
 
 
 def not_an_environment() -> str:
@@ -55,7 +55,7 @@ def test_gymnasium_makes_ours_bare() -> None:
 
 
 def test_makes_from_module_and_attribute() -> None:
-    env = make_env("skild_ray.envs.maze:MazeEnv", {"task": "random"})
+    env = make_env("skild_ray.worlds.maze.environment:MazeEnv", {"task": "random"})
     assert type(env) is MazeEnv
     assert env.task == "random"
 
@@ -108,7 +108,11 @@ def test_wrappers_may_have_the_sub_tasks() -> None:
         ("no_such/Env-v0", {}, "is not registered; install the package whose entry point 'gymnasium.envs' does that"),
         ("no_such_module:Env", {}, "cannot import 'no_such_module': .*; install its package, on every node, or put"),
         ("line_world.gone:Env", {}, "cannot import 'line_world.gone': No module named .* is not a package$"),
-        ("skild_ray.envs.maze:NoEnv", {}, "module 'skild_ray.envs.maze' has no callable 'NoEnv'"),
+        (
+            "skild_ray.worlds.maze.environment:NoEnv",
+            {},
+            "module 'skild_ray.worlds.maze.environment' has no callable 'NoEnv'",
+        ),
         ("skild_ray/Maze-v0", {"tusk": 1}, "'skild_ray/Maze-v0': .*unexpected keyword argument 'tusk'"),
         ("skild_ray/Maze-v0", {"task": "x"}, "unknown maze task 'x'"),
         (f"{__name__}:not_an_environment", {}, "is a str, not a gymnasium.Env"),

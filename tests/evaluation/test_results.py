@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from pretrained import publish_pretrained, tiny_experiment
 
-from skild_ray.artifacts import Artifact, publish
 from skild_ray.envs import make_env
 from skild_ray.envs.conventions import return_range_of
 from skild_ray.errors import SkildError
-from skild_ray.evaluation.policy import build_module
+from skild_ray.evaluation.agent import build_module
 from skild_ray.evaluation.results import RESULTS_FILE, evaluate_run, most_telling, policies, show
 from skild_ray.evaluation.rollouts import Episode, summarise
+from skild_ray.runs.artifacts import Artifact, publish
 
 
 def episode(

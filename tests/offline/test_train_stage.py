@@ -15,13 +15,13 @@ import torch
 from pretrained import tiny_experiment
 
 from skild_ray.algorithms.pretrained import Pretrained, load_demonstration_states, load_discriminator
-from skild_ray.artifacts import Artifact
 from skild_ray.config import Experiment
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.errors import SkildError
 from skild_ray.interruption import Stopped
 from skild_ray.offline.job import Channel
 from skild_ray.offline.loop import train_stage
+from skild_ray.runs.artifacts import Artifact
 
 MakeTrajectories = Callable[..., Trajectories]
 Stages = dict[str, Artifact]

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from small_maze import EXPERIMENT, TRAINING
 
-from skild_ray.artifacts import open_artifact
+from skild_ray.runs.artifacts import open_artifact
 
 REPOSITORY = Path(__file__).parents[2]
 GUIDE = (REPOSITORY / "docs" / "custom_environment.md").read_text()

@@ -10,10 +10,10 @@ import yaml
 from pretrained import publish_pretrained, tiny_experiment
 from ray.tune import Result
 
-from skild_ray.artifacts import publish
 from skild_ray.config import load_experiment, to_yaml
-from skild_ray.evaluation.policy import build_module, load_agent
+from skild_ray.evaluation.agent import build_module, load_agent
 from skild_ray.evaluation.rollouts import play, summarise
+from skild_ray.runs.artifacts import publish
 from skild_ray.tune.offline import trial_folder
 from skild_ray.tune.results import (
     FINISHED,
@@ -24,9 +24,9 @@ from skild_ray.tune.results import (
     outcomes,
     show,
     write_best,
-    write_page,
 )
 from skild_ray.tune.sweep import Sweep, load_sweep
+from skild_ray.tune.sweep_page import write_page
 from skild_ray.tune.trial import RESULT_FILE, selection_results, selection_seed
 
 DIVERGED = "critic_loss is not finite at 9 env steps"

@@ -15,14 +15,15 @@ import pytest
 import yaml
 from pretrained import ALGORITHM, SKILL, tiny_experiment
 
-from skild_ray.artifacts import open_artifact
 from skild_ray.config import Experiment, load_experiment, to_yaml, with_values
 from skild_ray.errors import ConfigError
 from skild_ray.pipeline import OFFLINE_STAGES, Run
+from skild_ray.runs.artifacts import open_artifact
 from skild_ray.tune.offline import trial_folder
-from skild_ray.tune.results import Outcome, show, write_best, write_page
+from skild_ray.tune.results import Outcome, show, write_best
 from skild_ray.tune.run import run_sweep
 from skild_ray.tune.sweep import Sweep, load_sweep
+from skild_ray.tune.sweep_page import write_page
 
 REPOSITORY = Path(__file__).parents[2]
 SHORT = {"iterations": 4, "validation_interval": 4, "warmup_iterations": 1}

@@ -14,9 +14,9 @@ from skild_ray.algorithms.sac.sac_learner import SACTorchLearner
 from skild_ray.algorithms.sac.sac_rl_module import SACTorchRLModule
 from skild_ray.config import SAC as Settings
 from skild_ray.config import Experiment, Source
-from skild_ray.data.sources import stored_demonstrations
 from skild_ray.envs.action_env import ActionVectorEnv
 from skild_ray.envs.registry import make_env
+from skild_ray.generation.sources import stored_demonstrations
 
 ACTION_ENV = "skild_ray/actions"
 

@@ -13,7 +13,7 @@ from skild_ray.algorithms.pretrained import Pretrained, References, load_demonst
 from skild_ray.algorithms.replay import SkillReplay, draw_batches
 from skild_ray.algorithms.transitions import Rows, ShiftedTransitions, episode_rows
 from skild_ray.config import Algorithm, Environment, load_experiment
-from skild_ray.data.sources import stored_demonstrations
+from skild_ray.generation.sources import stored_demonstrations
 
 
 class SkillExperience:

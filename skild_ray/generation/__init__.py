@@ -1,0 +1,1 @@
+"""Data that demonstrators make: collected, stored under names, described."""

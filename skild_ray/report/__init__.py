@@ -1,0 +1,1 @@
+"""Pages and figures: of one run, of runs side by side, of a sweep."""

@@ -1,0 +1,192 @@
+"""Several runs beside each other: their learning curves in one figure, their final evaluations in one table."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from matplotlib.ticker import EngFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+from skild_ray.config import load_experiment
+from skild_ray.errors import ArtifactError, ConfigError
+from skild_ray.evaluation.agent import Which, finished_last_stages
+from skild_ray.evaluation.results import LABELS, RESULTS_FILE, Results
+from skild_ray.evaluation.statistics import FEWEST, bootstrap_mean, in_words
+from skild_ray.report.curves import Metrics, read_metrics
+from skild_ray.report.figures import colour, new_axes, to_svg
+from skild_ray.report.page import SERIES, standalone
+from skild_ray.runs.artifacts import open_artifact, writable
+
+FIGURE_SIZE = (6.6, 3.4)
+GRID_POINTS = 200
+DASHES = ("solid", "dashdot", (0, (1, 1)))
+"""Of further rounds through the colours."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """One seed: what training logged, and the evaluation of its end."""
+
+    path: Path
+    seed: int
+    metrics: Metrics
+    results: Results
+
+
+@dataclass(frozen=True)
+class Method:
+    """Runs of one method, a seed each, and which of their policies it is.
+
+    'trained' is the one after RL, 'initial' the one that RL started from, 'posterior' skill behavioural cloning: the
+    posterior with its own sigma.
+    """
+
+    name: str
+    runs: Sequence[FinishedRun]
+    which: Which = "trained"
+
+    def evaluations(self, how: str) -> list[Results]:
+        """Each run's evaluation, `how` is 'deterministic' or 'sampled'."""
+        found = [run.results if self.which == "trained" else run.results[self.which] for run in self.runs]
+        return [result["sampled"] if how == "sampled" else result for result in found]
+
+
+def read_method(text: str, which: Which = "trained") -> Method:
+    """The finished runs of 'NAME=RUN[,RUN...]', each the folder of a run or of its last stage.
+
+    Raises:
+        ConfigError: the text has another form.
+        ArtifactError: a run is not finished, not evaluated, or its evaluation lacks the policy.
+    """
+    name, equals, paths = text.partition("=")
+    if not (name and equals and paths):
+        raise ConfigError(f"{text!r}: expected NAME=RUN[,RUN...], as in SkiLD=runs/kitchen_s0,runs/kitchen_s1")
+    runs = [_read_run(Path(os.path.expanduser(path))) for path in paths.split(",") if path]
+    for run in runs:
+        if which != "trained" and which not in run.results:
+            start = " with algorithm.policy_init: posterior" if which == "posterior" else ""
+            raise ArtifactError(
+                f"{run.path}: its evaluation has no {LABELS[which]} policy; skild-ray pipeline EXPERIMENT adds it to "
+                f"runs of demo_rl and imitation{start}, with evaluation.without_rl: true"
+            )
+    return Method(name, runs, which)
+
+
+def _read_run(path: Path) -> FinishedRun:
+    found = finished_last_stages(path)
+    if not found:
+        raise ArtifactError(f"{path}: no run with a finished last stage; finish it: skild-ray pipeline EXPERIMENT")
+    if len(found) > 1:
+        names = " or ".join(map(str, found))
+        raise ArtifactError(f"{path}: holds more than one policy; name {names}")
+    artifact = open_artifact(found[0].parent, found[0].name)
+    results = artifact.path / RESULTS_FILE
+    if not results.exists():
+        raise ArtifactError(f"{artifact.path}: not evaluated yet; do it: skild-ray pipeline EXPERIMENT")
+    return FinishedRun(
+        artifact.path,
+        load_experiment(artifact.path / "config.yaml").seed,
+        read_metrics(artifact.path / "metrics.csv"),
+        json.loads(results.read_text()),
+    )
+
+
+def compare(methods: Sequence[Method], out: Path) -> str:
+    """Draw the figure as an SVG file and return the table as Markdown.
+
+    The curves are running means over the last training episodes, sampled from the policy: their mean over the seeds and
+    the band between the worst and the best of them, on the env steps that all seeds of the method have.
+
+    Raises:
+        ConfigError: runs were evaluated over other episodes than the first.
+        ArtifactError: curves cannot be drawn, or the file cannot be written.
+    """
+    runs = [run for method in methods for run in method.runs]
+    conditions = [(run.results["episodes"], run.results["seed"]) for run in runs]
+    for run, (episodes, seed) in zip(runs, conditions, strict=True):
+        if (episodes, seed) != conditions[0]:
+            raise ConfigError(
+                f"{run.path}: evaluated over {episodes} episodes of seed {seed}, {runs[0].path} over "
+                f"{conditions[0][0]} of seed {conditions[0][1]}; evaluate all alike"
+            )
+    everything = [
+        part for method in methods for how in ("deterministic", "sampled") for part in method.evaluations(how)
+    ]
+    # With a single sub-task, or none, success says it all.
+    subtasks = any(part["subtasks_mean"] > part["success_rate"] for part in everything)
+    with writable(out):
+        out.write_text(_figure(methods, subtasks), encoding="utf-8")
+    episodes, seed = conditions[0]
+    head = (
+        f"{'Sub-tasks solved' if subtasks else 'Success'} over {episodes} episodes of evaluation seed {seed}: mean of "
+        f"the seeds; with {FEWEST} or more of them its 95 % bootstrap interval; in square brackets each seed."
+    )
+    return f"{head}\n\n{_table(methods, subtasks)}"
+
+
+def band(runs: Sequence[FinishedRun], column: str) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Env steps that all runs have, and mean, minimum and maximum of a metric there, interpolated linearly."""
+    curves = []
+    for run in runs:
+        values = run.metrics.get(column, np.empty(0))
+        known = np.isfinite(values)
+        if not known.any():
+            raise ArtifactError(f"{run.path}: its metrics have no {column!r} to draw; train for longer")
+        curves.append((run.metrics["env_steps"][known], values[known]))
+    first, last = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
+    if first > last:
+        raise ArtifactError(f"{', '.join(str(run.path) for run in runs)}: the curves have no env steps in common")
+    grid = np.linspace(first, last, GRID_POINTS)
+    values = np.stack([np.interp(grid, *curve) for curve in curves])
+    return grid, values.mean(0), values.min(0), values.max(0)
+
+
+def _figure(methods: Sequence[Method], subtasks: bool) -> str:
+    drawing, axes = new_axes(*FIGURE_SIZE)
+    styles = [(colour(series), dashes) for dashes, series in product(DASHES, SERIES)]
+    for method, (ink, dashes) in zip(methods, styles, strict=False):
+        if method.which == "trained":
+            steps, mean, low, high = band(method.runs, "subtasks_solved" if subtasks else "success")
+            axes.fill_between(steps, low, high, color=ink, alpha=0.16, linewidth=0)
+            axes.plot(steps, mean, color=ink, linewidth=1.6, linestyle=dashes, label=method.name)
+            continue
+        for how, line in (("deterministic", "dashed"), ("sampled", "dotted")):
+            height = float(np.mean(_scores(method, how, subtasks)))
+            axes.axhline(height, color=ink, linewidth=1.2, linestyle=line, label=f"{method.name}, {how}")
+    axes.set_xlabel("env steps")
+    axes.set_ylabel("sub-tasks solved" if subtasks else "success")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.margins(x=0.01)
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8, labelcolor=colour("--ink"))
+    return standalone(to_svg(drawing, "compare", "Learning curves: " + ", ".join(method.name for method in methods)))
+
+
+def _table(methods: Sequence[Method], subtasks: bool) -> str:
+    rows = ["| policy | deterministic | sampled | env steps | seeds |", "|---|---|---|---|---|"]
+    for method in methods:
+        cells = []
+        for how in ("deterministic", "sampled"):
+            scores = _scores(method, how, subtasks)
+            cells.append(_over_seeds(scores))
+        steps = [int(part["env_steps_trained"]) for part in method.evaluations("deterministic")]
+        cells.append(f"{min(steps):,}" if min(steps) == max(steps) else f"{min(steps):,} .. {max(steps):,}")
+        cells.append(", ".join(str(run.seed) for run in method.runs))
+        rows.append(f"| {method.name} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _over_seeds(scores: Sequence[float]) -> str:
+    """'3.98 (3.96 .. 3.99) [3.99, 3.98, 3.96]', without an interval where the scores cannot tell one."""
+    interval, mean = bootstrap_mean(scores), float(np.mean(scores))
+    shown = f"{mean:.2f}" if interval is None else in_words(mean, interval)
+    return f"{shown} [{', '.join(f'{score:.2f}' for score in scores)}]"
+
+
+def _scores(method: Method, how: str, subtasks: bool) -> list[float]:
+    return [float(part["subtasks_mean" if subtasks else "success_rate"]) for part in method.evaluations(how)]

@@ -1,0 +1,301 @@
+"""One self-contained page on a run: what was run, the curves of every stage, how the agent does and where it goes."""
+
+import json
+import os
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skild_ray.algorithms.off_policy import EPISODE_WINDOW
+from skild_ray.config import Experiment, load_experiment
+from skild_ray.errors import ArtifactError
+from skild_ray.evaluation.agent import STAGES as DOWNSTREAM_STAGES
+from skild_ray.evaluation.results import RESULTS_FILE, Results, policies
+from skild_ray.report.curves import Metrics, credit_curves, downstream_curves, offline_curves, read_metrics
+from skild_ray.report.maze_section import maze_section
+from skild_ray.report.page import Markup, card, document, element, folded, join, note, section, shares, table
+from skild_ray.report.video_section import video_section
+from skild_ray.runs import storage
+from skild_ray.runs.artifacts import Artifact, open_artifact, require_input, writable
+
+REPORT_FILE = "report.html"
+OFFLINE_STAGES = ("skill_prior", "skill_posterior", "demo_discriminator")
+TITLES = {
+    "skill_prior": "Skill prior",
+    "skill_posterior": "Skill posterior",
+    "demo_discriminator": "Demo discriminator",
+    "demo_rl": "Demonstration-guided RL",
+    "imitation": "Imitation",
+    "sac": "SAC with demonstrations",
+}
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `run_dir/report.html` from whatever stages are finished, and return its path.
+
+    Raises:
+        ArtifactError: no stage is finished, one is damaged, or the page cannot be written.
+    """
+    run_dir = Path(os.path.expanduser(run_dir))
+    stages = [open_artifact(run_dir, stage) for stage in TITLES if (run_dir / stage).is_dir()]
+    if not stages:
+        raise ArtifactError(f"{run_dir}: no finished stage to report on; run: skild-ray pipeline EXPERIMENT")
+    experiment = load_experiment(stages[-1].path / "config.yaml")
+    metrics = {artifact.stage: read_metrics(artifact.path / "metrics.csv") for artifact in stages}
+    results = {a.stage: _results(a) for a in stages if a.stage in DOWNSTREAM_STAGES}
+    parts = [
+        ("run", "What was run", _what_was_run(stages)),
+        ("curves", "Training", _curves(stages, metrics)),
+        ("evaluation", "Evaluation", _evaluation(results)),
+        ("videos", "Videos", video_section(run_dir, stages, results)),
+        ("maps", "Maps", maze_section(run_dir, stages, experiment)),
+    ]
+    shown = [(anchor, title, content) for anchor, title, content in parts if content]
+    page = document(
+        f"{experiment.name} · skild_ray",
+        _header(experiment, stages, metrics, results, [(anchor, title) for anchor, title, _ in shown]),
+        *(section(anchor, title, *content) for anchor, title, content in shown),
+    )
+    path, draft = run_dir / REPORT_FILE, run_dir / f".{REPORT_FILE}.draft"
+    with writable(path):
+        draft.write_text(page, encoding="utf-8")
+        os.replace(draft, path)
+    storage.push(path)
+    return path
+
+
+def _results(artifact: Artifact) -> Results:
+    """The stage's evaluation, empty where there is none."""
+    path = artifact.path / RESULTS_FILE
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except ValueError:
+        raise ArtifactError(f"{path}: damaged; delete it and run: skild-ray pipeline EXPERIMENT") from None
+
+
+# --- header ---
+
+
+def _header(
+    experiment: Experiment,
+    stages: Sequence[Artifact],
+    metrics: Mapping[str, Metrics],
+    results: Mapping[str, Results],
+    links: Iterable[tuple[str, str]],
+) -> Markup:
+    kinds = {
+        "demo_rl": "Demonstration-guided reinforcement learning with the environment's reward",
+        "imitation": "Imitation: the demonstrations are the only reward",
+        "sac": "Soft actor-critic without skills, demonstrations in its replay",
+    }
+    kind = " · ".join(kinds[stage] for stage in results) or "Offline stages only: no policy has been trained yet"
+    blocks: list[Markup] = [
+        element("h1", experiment.name),
+        element("div", f"{kind} · {experiment.environment.id} · seed {experiment.seed}", class_="kind"),
+        element("nav", *(element("a", title, href=f"#{anchor}") for anchor, title in links)),
+    ]
+    for artifact in stages:
+        if artifact.stage in DOWNSTREAM_STAGES:
+            if len(results) > 1:
+                blocks.append(element("h3", TITLES[artifact.stage]))
+            blocks.append(_headline(artifact, metrics[artifact.stage], results[artifact.stage]))
+    seconds = {artifact.stage: float(artifact.facts.get("seconds", 0.0)) for artifact in stages}
+    total = _duration(sum(seconds.values()))
+    parts = [(f"{TITLES[stage]} {_duration(value)}", value) for stage, value in seconds.items()]
+    return join([*blocks, element("h3", f"Wall time {total}"), shares(parts)])
+
+
+def _headline(artifact: Artifact, metrics: Metrics, results: Results) -> Markup:
+    cards = []
+    for label, part in (("deterministic", results), ("sampled", results.get("sampled"))):
+        if part:
+            cards.append(
+                card(f"Success, {label}", _percent(part["success_rate"]), f"95 % CI {_percents(part['success_ci95'])}")
+            )
+    if results:
+        solved = f"95 % CI {_range(results['subtasks_ci95'], '.2f')}" if "subtasks" in results else "mean an episode"
+        cards.append(card("Sub-tasks solved", f"{results['subtasks_mean']:.2f}", solved))
+        cards.append(
+            card("Return", f"{results['return_mean']:.1f}", f"95 % CI {_range(results['return_ci95'], '.1f')}")
+        )
+    elif "success" in metrics:
+        known = metrics["success"][np.isfinite(metrics["success"])]
+        cards.append(card("Success in training", _percent(known[-1]), f"last {EPISODE_WINDOW} episodes, sampled"))
+    facts = artifact.facts
+    if "env_steps" in facts:
+        detail = f"{facts['episodes']:,} episodes" if "episodes" in facts else ""
+        cards.append(card("Env steps trained", f"{facts['env_steps']:,}", detail))
+    return element("dl", *cards, class_="cards")
+
+
+# --- what was run ---
+
+
+def _what_was_run(stages: Sequence[Artifact]) -> list[Markup]:
+    head = ("stage", "fingerprint", "seed", "trained for", "wall time", "made from", "code")
+    content = [table(head, [_provenance(artifact) for artifact in stages], numeric=False)]
+    finished = {artifact.stage for artifact in stages}
+    missing = [TITLES[stage] for stage in OFFLINE_STAGES if stage not in finished]
+    if missing and finished != {"sac"}:
+        content.append(note(f"Not finished, and left out: {', '.join(missing)}."))
+    if not any(artifact.stage in DOWNSTREAM_STAGES for artifact in stages):
+        content.append(
+            note("Stage 4 is not finished, so there is no policy to show: skild-ray pipeline EXPERIMENT trains it.")
+        )
+    for artifact in stages:
+        for source in stages:
+            if source.stage in artifact.record["inputs"]:
+                try:
+                    require_input(artifact, source)
+                except ArtifactError as error:
+                    content.append(note(f"Out of date: {error}", "warning"))
+    for versions, where in _grouped(stages, lambda artifact: tuple(artifact.record["versions"].items())):
+        listed = ", ".join(f"{package} {version}" for package, version in versions)
+        content.append(note(f"Packages{_of(where, stages)}: {listed}."))
+    for text, where in _grouped(stages, lambda artifact: (artifact.path / "config.yaml").read_text()):
+        content.append(folded(f"Resolved configuration{_of(where, stages)}", text))
+    return content
+
+
+def _provenance(artifact: Artifact) -> list[str]:
+    record, facts = artifact.record, artifact.facts
+    units = ("iterations", "env_steps", "skill_steps", "updates")
+    amounts = [f"{facts[unit]:,} {unit.replace('_', ' ')}" for unit in units if unit in facts]
+    kinds = {"task_agnostic": "task-agnostic data", "demonstrations": "demonstration data"}
+    origins = [(kinds.get(name, name), prints.split(",")) for name, prints in record["data"].items()]
+    origins += [(TITLES.get(stage, stage).lower(), [sha256[:12]]) for stage, sha256 in record["inputs"].items()]
+    revision, _, dirty = (record["git_revision"] or "").partition("-")
+    return [
+        TITLES[artifact.stage],
+        element("code", record["fingerprint"]),
+        str(record["seed"]),
+        _lines(amounts),
+        _duration(float(facts.get("seconds", 0.0))),
+        _lines(join([label + " ", element("code", " ".join(prints))]) for label, prints in origins),
+        join([element("code", revision[:12]), " (changed)" if dirty else ""]) if revision else "not under git",
+    ]
+
+
+def _grouped(stages: Sequence[Artifact], key: Callable[[Artifact], Hashable]) -> list[tuple[Any, list[str]]]:
+    """Distinct values of `key` with the titles of the stages that have them."""
+    groups: dict[Any, list[str]] = {}
+    for artifact in stages:
+        groups.setdefault(key(artifact), []).append(TITLES[artifact.stage])
+    return list(groups.items())
+
+
+def _of(where: Sequence[str], stages: Sequence[Artifact]) -> str:
+    return "" if len(where) == len(stages) else f" of {', '.join(where)}"
+
+
+# --- curves and evaluation ---
+
+
+def _curves(stages: Sequence[Artifact], metrics: Mapping[str, Metrics]) -> list[Markup]:
+    content = [
+        note(
+            "Training values of stages 1 to 3 are those of one batch, with the noise that the stage adds to its "
+            "inputs; held-out values are without noise, on episodes that are never trained on. The dot "
+            "marks the weights that were kept."
+        )
+    ]
+    for artifact in stages:
+        columns = metrics[artifact.stage]
+        if not columns:
+            continue
+        content.append(element("h3", TITLES[artifact.stage]))
+        if artifact.stage in DOWNSTREAM_STAGES:
+            content.append(downstream_curves(artifact.stage, columns))
+        else:
+            content.append(offline_curves(artifact.stage, columns))
+    return content
+
+
+def _evaluation(results: Mapping[str, Results]) -> list[Markup]:
+    content: list[Markup] = []
+    for stage, result in results.items():
+        if len(results) > 1:
+            content.append(element("h3", TITLES[stage]))
+        if not result:
+            content.append(
+                note("Not evaluated yet: skild-ray pipeline EXPERIMENT plays complete episodes and adds them here.")
+            )
+            continue
+        content.append(
+            note(
+                f"{result['episodes']} complete episodes each, seed {result['seed']}. Deterministic takes the mean of "
+                "the policy, sampled draws from it. The initial policy is the one that training started from: what the "
+                "trained one solves beyond it is what reinforcement learning added. Skill BC, behavioural cloning of "
+                "skills, is the posterior with its own sigma; where training started from the posterior, the initial "
+                "policy has its mean, and its sigma times policy_init_scale. Brackets are 95 % confidence intervals."
+            )
+        )
+        parts = list(policies(result))
+        head = ("policy", "success", "", "return", "", "sub-tasks", "", "env steps an episode", "env steps trained")
+        content.append(table(head, [_result_row(label, part) for label, part in parts]))
+        if "subtasks" in result:
+            content += _subtasks(stage, parts)
+    return content
+
+
+def _subtasks(stage: str, parts: Sequence[tuple[str, Results]]) -> list[Markup]:
+    """Completion of each sub-task by each policy."""
+    head = ["", *(label for label, _ in parts)]
+    rows = []
+    for index, subtask in enumerate(parts[0][1]["subtasks"]):
+        rates = [part["subtasks"][index] for _, part in parts]
+        rows.append([subtask["name"], *(f"{_percent(s['rate'])} [{_percents(s['ci95'])}]" for s in rates)])
+    means = [f"{part['subtasks_mean']:.2f} [{_range(part['subtasks_ci95'], '.2f')}]" for _, part in parts]
+    rows.append(["mean number", *means])
+    return [
+        element("h4", "Sub-tasks completed, in their order"),
+        table(head, rows),
+        element("h4", "When they are credited"),
+        credit_curves(stage, parts),
+    ]
+
+
+def _result_row(label: str, part: Results) -> list[str]:
+    return [
+        label,
+        _percent(part["success_rate"]),
+        f"[{_percents(part['success_ci95'])}]",
+        f"{part['return_mean']:.2f}",
+        f"[{_range(part['return_ci95'], '.2f')}]",
+        f"{part['subtasks_mean']:.2f}",
+        f"[{_range(part['subtasks_ci95'], '.2f')}]" if "subtasks" in part else "",
+        f"{part['episode_length_mean']:,.0f}",
+        f"{part['env_steps_trained']:,}",
+    ]
+
+
+# --- numbers ---
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _percents(shares: Sequence[float]) -> str:
+    low, high = shares
+    return f"{100 * low:.0f} to {100 * high:.0f} %"
+
+
+def _range(bounds: Sequence[float] | None, form: str) -> str:
+    if bounds is None:
+        return "unknown"
+    low, high = bounds
+    return f"{low:{form}} to {high:{form}}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _lines(parts: Iterable[str]) -> Markup:
+    return join(element("div", part) for part in parts)
