@@ -7,7 +7,7 @@ import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.table import Table
 from skild_ray.config import load_experiment
 from skild_ray.errors import ConfigError, SkildError
 from skild_ray.interruption import Interrupted, end_at_once, interrupted, raising_on_signals
+from skild_ray.stages import OFFLINE, command_name
 
 HELP = "SkiLD: demonstration-guided reinforcement learning with learned skills, on Ray."
 
@@ -42,9 +43,6 @@ Force = Annotated[
 def _at_home(text: str) -> Path:
     """A path as it was typed; shells do not expand the `~` of `--json=~/results.json`."""
     return Path(os.path.expanduser(text))
-
-
-Stage = Literal["skill-prior", "skill-posterior", "demo-discriminator", "demo-rl", "imitation", "sac"]
 
 
 def _print_version(wanted: bool) -> None:
@@ -167,15 +165,20 @@ def _names(text: str) -> list[str]:
 
 @app.command()
 def train(
-    stage: Annotated[Stage, typer.Argument(help="the stage to train; its inputs must be finished")],
+    stage: Annotated[
+        str,
+        typer.Argument(
+            help=f"{', '.join(map(command_name, OFFLINE))}, or the experiment's last stage: demo-rl, imitation, or the "
+            "type of its algorithm; the stage's inputs must be finished"
+        ),
+    ],
     experiment: File,
     overrides: Overrides = None,
     force: Force = False,
 ) -> None:
     """Train one stage, or reuse its artifact where nothing it was made from has changed.
 
-    `imitation` is `demo-rl` without the environment's reward: the file's algorithm.env_reward_weight must be 0. `sac`
-    is a baseline without skills, which needs no other stage: the file must have a section `sac`.
+    `imitation` is `demo-rl` without the environment's reward: the file's algorithm.env_reward_weight must be 0.
     """
     from skild_ray.pipeline import Run
     from skild_ray.runs.lock import locked

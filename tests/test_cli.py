@@ -147,13 +147,14 @@ def test_stage_that_the_experiment_does_not_have(
     publish_pretrained(experiment)
     path = _write(experiment, tmp_path)
     outcome = run("train", wrong, path, "--set", f"algorithm.env_reward_weight={weight}")
-    _is_one_line(outcome, 2, "algorithm.env_reward_weight", weight)
+    right = "demo-rl" if wrong == "imitation" else "imitation"
+    _is_one_line(outcome, 2, f"no stage {wrong!r}", "algorithm.env_reward_weight is", f"skild-ray train {right}")
 
 
 def test_sac_needs_its_section(run: Run, experiment: Experiment, tmp_path: Path) -> None:
     path = _write(experiment, tmp_path)
-    _is_one_line(run("train", "sac", path), 2, "no section 'sac'", "demo-rl")
-    _is_one_line(run("train", "demo-rl", path, "--set", "sac.hidden=8"), 2, "a section 'sac'", "train sac")
+    _is_one_line(run("train", "sac", path), 2, "no stage 'sac'", "train demo-rl")
+    _is_one_line(run("train", "demo-rl", path, "--set", "sac.hidden=8"), 2, "no stage 'demo-rl'", "train sac")
     _is_one_line(run("train", "sac", path, "--set", "sac.alpha=8"), 2, "unknown key 'sac.alpha'")
 
 

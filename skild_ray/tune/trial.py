@@ -12,6 +12,7 @@ from ray.tune.result import DONE, SHOULD_CHECKPOINT
 
 from skild_ray.algorithms.checkpoints import ROWS_FILE, Row
 from skild_ray.algorithms.off_policy import OffPolicy
+from skild_ray.algorithms.registry import last_stage
 from skild_ray.algorithms.train import (
     algorithm_config,
     check_finite,
@@ -19,7 +20,6 @@ from skild_ray.algorithms.train import (
     metrics_row,
     publish_policy,
     require_budget,
-    stage_name,
     try_environment,
 )
 from skild_ray.config import with_values
@@ -50,7 +50,7 @@ class Trial(tune.Trainable):
         self._algo: OffPolicy | None = None
         if not self._finished() and sweep.offline_stage is None:
             run = Run(self.experiment)
-            self._made_from = run.fingerprint(stage_name(self.experiment)), run.direct_data()
+            self._made_from = run.fingerprint(last_stage(self.experiment).name), run.direct_data()
             settings = algorithm_config(self.experiment)
             self._subtasks = try_environment(settings)
             self._algo = settings.build_algo()

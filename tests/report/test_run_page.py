@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from skild_ray.config import Experiment
+from skild_ray.config import Experiment, with_values
 from skild_ray.errors import ArtifactError
 from skild_ray.evaluation.agent import build_module
 from skild_ray.evaluation.rollouts import Episode, summarise
@@ -287,7 +287,7 @@ def test_first_stage_alone(tmp_path):
 
 
 def test_imitation_that_is_not_evaluated(tmp_path):
-    experiment = experiment_in(tmp_path, NO_MAZE)
+    experiment = with_values(experiment_in(tmp_path, NO_MAZE), {"algorithm.env_reward_weight": 0.0})
     publish_downstream(experiment, publish_offline(experiment), "imitation")
     page = Page(write_report(experiment.run_dir))
     assert "Imitation: the demonstrations are the only reward" in page.text
