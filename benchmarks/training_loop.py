@@ -39,7 +39,7 @@ class TrainingLoop:
         self._horizon = experiment.skill.horizon
         self._bare = BareLearner(build_module(Path(experiment.run_dir), experiment))
         self._drawn: dict[str, Tensor] = {}
-        self._trained = {"updates": 0, "skill_steps": 0}
+        self._trained = {"updates": 0, "decisions": 0}
 
     def sampling_only(self, seconds: float) -> Rates:
         """sampling_only_env_steps_per_s: env runners flat out, their experience stored, nothing learned."""
@@ -82,7 +82,7 @@ class TrainingLoop:
         def learn() -> int:
             self._learners.update(
                 batch=batch,
-                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self._algo.counts["skill_steps"]},
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self._algo.counts["decisions"]},
                 minibatch_size=self._size // self._num_learners,
                 num_epochs=1,
             )
@@ -108,12 +108,12 @@ class TrainingLoop:
     def env_steps_per_skill_step(self) -> float:
         """Mean length of the skills sampled so far."""
         counts = self._algo.counts
-        return counts["env_steps"] / counts["skill_steps"] if counts["skill_steps"] else float(self._horizon)
+        return counts["env_steps"] / counts["decisions"] if counts["decisions"] else float(self._horizon)
 
     @property
     def samples_per_skill_step(self) -> float:
         """Replayed transitions for each new one in all calls of `loop`."""
-        return self._trained["updates"] * self._size / max(1, self._trained["skill_steps"])
+        return self._trained["updates"] * self._size / max(1, self._trained["decisions"])
 
     def close(self) -> None:
         """Stop the env runners."""

@@ -28,7 +28,7 @@ from skild_ray.config import Experiment, to_yaml
 from skild_ray.errors import ArtifactError
 from skild_ray.tracking.files import write_metrics
 
-SCHEMA = 2
+SCHEMA = 3
 PACKAGES = ("skild_ray", "ray", "torch", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
 MODEL_FILE, RECORD_FILE = "model.safetensors", "artifact.json"
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)

@@ -33,7 +33,7 @@ def small_experiment(world: World, runs: Path, runners: int) -> Experiment:
     return experiment.model_copy(
         update={
             "skill": experiment.skill.model_copy(update=small),
-            "rollout": experiment.rollout.model_copy(update={"skill_steps_per_fragment": 4}),
+            "rollout": experiment.rollout.model_copy(update={"decisions_per_fragment": 4}),
         }
     )
 

@@ -55,7 +55,7 @@ class SkiLDConfig(OffPolicyConfig):
     """
 
     section = Algorithm
-    version = 1
+    version = 2
     vector_env = SKILL_ENV
     make_vector_env = staticmethod(make_skill_env)
 
@@ -92,8 +92,8 @@ class SkiLDConfig(OffPolicyConfig):
             total_env_steps=settings.total_env_steps,
             horizon=Pretrained.open(self.run_dir or "").experiment.skill.horizon,
             batch_size=settings.batch_size,
-            samples_per_step=settings.samples_per_skill_step,
-            warmup_steps=settings.warmup_skill_steps,
+            samples_per_decision=settings.samples_per_skill_step,
+            warmup_decisions=settings.warmup_skill_steps,
             synchronous=settings.synchronous,
         )
 
