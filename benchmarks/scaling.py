@@ -156,7 +156,7 @@ def _driver(experiment: Experiment, seconds: float) -> Results:
             algo._learn()
 
         # Nothing is affordable any more: a step that finds nothing and asks for nothing.
-        broke = algo.settings.model_copy(update={"total_env_steps": 1})
+        broke = algo.pace._replace(total_env_steps=1)
         times = {
             "request_ms": _milliseconds(request, seconds / 4),
             "of_that_weights_ms": _milliseconds(_timed(lambda: ray.put(algo._weights())), seconds / 4),
@@ -164,7 +164,7 @@ def _driver(experiment: Experiment, seconds: float) -> Results:
             "take_in_ms": _milliseconds(_timed(lambda: algo._take_in(fragment)), seconds / 4),
             "update_ms": _milliseconds(_timed(update), seconds / 4),
         }
-        algo.settings = broke
+        algo.pace = broke
         times["empty_step_ms"] = _milliseconds(_timed(algo.training_step), seconds / 4)
         return {
             **times,
