@@ -25,7 +25,7 @@ from skild_ray.algorithms.rllib_internals import (
     learner_index,
 )
 from skild_ray.config import Environment, Experiment, Rollout, Section
-from skild_ray.envs.skill_env import SkillVectorEnv
+from skild_ray.envs.lockstep import LockstepVectorEnv
 
 UPDATES_PER_CALL = 8
 EPISODE_WINDOW = 50
@@ -70,7 +70,7 @@ class OffPolicyConfig(ModelSettingsConfig):
 
     @staticmethod
     @abstractmethod
-    def make_vector_env(context: Mapping[str, Any]) -> SkillVectorEnv:
+    def make_vector_env(context: Mapping[str, Any]) -> LockstepVectorEnv:
         """The vector environment of one env runner, from RLlib's environment context."""
 
     @abstractmethod
