@@ -30,6 +30,8 @@ ALGORITHM |= {"samples_per_skill_step": 16, "warmup_skill_steps": 32, "critic_wa
 SAC = {"synchronous": True, "total_env_steps": 1_000, "hidden": 16, "batch_size": 32, "warmup_env_steps": 100}
 MAZE = {"id": "skild_ray/Maze-v0", "kwargs": {"max_episode_steps": 300}}
 LONG = {"max_episode_steps": 2_000}  # what the maze's expert needs
+FIRST_NAMES = {"decisions": "skill_steps"}
+"""Metrics that were renamed: hashed under their first names, they compare with older revisions."""
 TIMES = ("seconds", "samples_per_s")
 """Metrics that are never the same twice."""
 
@@ -52,7 +54,7 @@ def _experiment(
         },
         "skill": SKILL,
         **dict.fromkeys(("skill_prior", "skill_posterior", "demo_discriminator"), STAGE),
-        "rollout": {"num_env_runners": 0, "num_envs_per_env_runner": 4, "skill_steps_per_fragment": 16},
+        "rollout": {"num_env_runners": 0, "num_envs_per_env_runner": 4, "decisions_per_fragment": 16},
         **changes,
     }
 
@@ -92,7 +94,8 @@ def _hash(artifact: Artifact) -> str:
         digest.update(weight.contiguous().numpy().tobytes())
     with (artifact.path / "metrics.csv").open() as file:
         for row in csv.DictReader(file):
-            digest.update(repr(sorted(item for item in row.items() if item[0] not in TIMES)).encode())
+            metrics = sorted((FIRST_NAMES.get(key, key), value) for key, value in row.items() if key not in TIMES)
+            digest.update(repr(metrics).encode())
     return digest.hexdigest()[:16]
 
 

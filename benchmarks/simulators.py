@@ -172,7 +172,7 @@ def _skill_steps(experiment: Experiment, num_envs: int) -> Callable[[], int]:
             "num_envs": num_envs,
         }
     )
-    skills = np.random.default_rng(0).standard_normal((16, num_envs, env.latent_dim), np.float32)
+    skills = np.random.default_rng(0).standard_normal((16, *(env.action_space.shape or ())), np.float32)
     env.reset(seed=0)
 
     def play() -> int:

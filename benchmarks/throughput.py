@@ -68,12 +68,12 @@ def measured_experiment(world: World, runs: str, runners: int | None, envs: int 
     rollout = experiment.rollout
     num_envs = rollout.num_envs_per_env_runner if envs is None else envs
     # A fragment of an experiment's few environments is too short for many.
-    fragment = max(rollout.skill_steps_per_fragment, num_envs)
+    fragment = max(rollout.decisions_per_fragment, num_envs)
     rollout = rollout.model_copy(
         update={
             "num_env_runners": rollout.num_env_runners if runners is None else runners,
             "num_envs_per_env_runner": num_envs,
-            "skill_steps_per_fragment": fragment,
+            "decisions_per_fragment": fragment,
         }
     )
     return experiment.model_copy(
@@ -114,7 +114,7 @@ def measure(world: World, experiment: Experiment, seconds: float, rounds: int) -
     setting = {
         "num_env_runners": experiment.rollout.num_env_runners,
         "num_envs_per_env_runner": experiment.rollout.num_envs_per_env_runner,
-        "skill_steps_per_fragment": experiment.rollout.skill_steps_per_fragment,
+        "decisions_per_fragment": experiment.rollout.decisions_per_fragment,
         "learner_threads": experiment.resources.learner_threads,
         "batch_size": experiment.algorithm.batch_size,
     }

@@ -309,8 +309,8 @@ class Rollout(Section):
 
     num_env_runners: int = Field(1, ge=0, description="runner processes; 0: sample in the learner's process")
     num_envs_per_env_runner: int = Field(16, gt=0, description="environments a runner steps in lockstep")
-    skill_steps_per_fragment: int = Field(
-        64, gt=0, description="skill steps (env steps of SAC) over all environments a sampling request"
+    decisions_per_fragment: int = Field(
+        64, gt=0, description="decisions of the policy over all environments a sampling request"
     )
     placement: Literal["SPREAD", "PACK"] = Field("SPREAD", description="runners on as many, or as few, nodes as can be")
     cpus_per_env_runner: float = Field(1.0, gt=0, description="cores of each runner")

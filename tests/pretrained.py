@@ -37,7 +37,7 @@ def tiny_experiment(runs: object, **sections: Any) -> Experiment:
         "data": {"task_agnostic": [SOURCE], "demonstrations": [SOURCE]},
         "skill": SKILL,
         "demo_discriminator": {"hidden": 8, "layers": 1},
-        "rollout": {"num_env_runners": 0, "num_envs_per_env_runner": 4, "skill_steps_per_fragment": 16},
+        "rollout": {"num_env_runners": 0, "num_envs_per_env_runner": 4, "decisions_per_fragment": 16},
         "progress": {"report_interval_s": 0.01},
     }
     algorithm = ALGORITHM | sections.pop("algorithm", {})

@@ -129,7 +129,7 @@ def publish_policy(
 
 
 def try_environment(config: OffPolicyConfig) -> list[str]:
-    """Try the environment out, alone and with a skill: what could not be learned from is found before training starts.
+    """Try the environment out, alone and with a decision: what cannot be learned from is found before training starts.
 
     Returns the names of its sub-tasks, numbers where it draws them anew for every episode.
     """
@@ -195,7 +195,7 @@ def require_budget(algo: OffPolicy, experiment: Experiment) -> None:
     if algo.finished:
         raise ConfigError(
             f"algorithm.total_env_steps {experiment.downstream.total_env_steps} does not allow one "
-            "fragment of experience; raise it, or lower rollout.skill_steps_per_fragment and "
+            "fragment of experience; raise it, or lower rollout.decisions_per_fragment and "
             "rollout.num_envs_per_env_runner"
         )
 

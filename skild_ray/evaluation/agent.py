@@ -122,7 +122,7 @@ def _build_sac_module(experiment: Experiment) -> SACTorchRLModule:
 
 def _from_checkpoint(path: Path, which: Which) -> Agent:
     with (path / "algorithm_state.pkl").open("rb") as file:
-        state = pickle.load(file)["skild"]
+        state = pickle.load(file)["off_policy"]
     environment, steps = Environment(**state["environment"]), state["counts"]["env_steps"]
     if "sac" in state:
         # All that a checkpoint knows of its experiment.

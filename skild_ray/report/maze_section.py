@@ -109,7 +109,7 @@ def _visits(
             paths=_trajectories(states, following, part),
             width=SMALL,
         )
-        said = f"{len(part):,} skill steps, {int(terminated[part].sum()):,} at the target"
+        said = f"{len(part):,} decisions, {int(terminated[part].sum()):,} at the target"
         figures.append(figure(quarter, svg, caption(said)))
     return [ramp("1", f"{most:.0f} visits, logarithmic", RAMP), panels(figures)]
 

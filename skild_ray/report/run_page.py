@@ -158,7 +158,7 @@ def _what_was_run(stages: Sequence[Artifact]) -> list[Markup]:
 
 def _provenance(artifact: Artifact) -> list[str]:
     record, facts = artifact.record, artifact.facts
-    units = ("iterations", "env_steps", "skill_steps", "updates")
+    units = ("iterations", "env_steps", "decisions", "updates")
     amounts = [f"{facts[unit]:,} {unit.replace('_', ' ')}" for unit in units if unit in facts]
     kinds = {"task_agnostic": "task-agnostic data", "demonstrations": "demonstration data"}
     origins = [(kinds.get(name, name), prints.split(",")) for name, prints in record["data"].items()]

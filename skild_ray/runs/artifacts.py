@@ -29,7 +29,7 @@ from skild_ray.errors import ArtifactError
 from skild_ray.stages import OFFLINE, train_command
 from skild_ray.tracking.files import write_metrics
 
-SCHEMA = 2
+SCHEMA = 3
 PACKAGES = ("skild_ray", "ray", "torch", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
 MODEL_FILE, RECORD_FILE, CONFIG_FILE = "model.safetensors", "artifact.json", "config.yaml"
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)

@@ -12,7 +12,7 @@ from skild_ray.stages import DEMONSTRATIONS, OFFLINE
 # What may change between two starts without retraining, although the result would be another.
 OFFLINE_KEYS = ("resources.train_workers", "resources.use_gpu")
 DOWNSTREAM_KEYS = (
-    *("rollout.num_env_runners", "rollout.num_envs_per_env_runner", "rollout.skill_steps_per_fragment"),
+    *("rollout.num_env_runners", "rollout.num_envs_per_env_runner", "rollout.decisions_per_fragment"),
     *("resources.num_learners", "resources.use_gpu"),
 )
 SYNCHRONOUS_KEYS = ("progress.checkpoint_env_steps",)

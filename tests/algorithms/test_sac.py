@@ -200,7 +200,7 @@ def test_it_needs_no_other_stage(finished: tuple[Experiment, Callable[..., list[
     assert not artifact.record["inputs"]
     assert set(artifact.record["data"]) == {"demonstrations"}
     facts = artifact.facts
-    assert 1_400 < facts["env_steps"] == facts["skill_steps"] <= 1_500
+    assert 1_400 < facts["env_steps"] == facts["decisions"] <= 1_500
     assert facts["updates"] == pytest.approx((facts["env_steps"] - 100) / 2, abs=64)
     last = _rows(experiment)[-1]
     for name in ("success", "subtasks_solved", "critic_loss", "policy_loss", "temperature", "entropy"):

@@ -41,7 +41,7 @@ def build(pretrained_run: Experiment, tmp_path: Path, monkeypatch: pytest.Monkey
     built: list[SkiLD] = []
 
     def build(num_env_runners: int = 0, num_learners: int = 0, **changes: Any) -> SkiLD:
-        rollout = {"num_env_runners": num_env_runners, "num_envs_per_env_runner": 4, "skill_steps_per_fragment": 16}
+        rollout = {"num_env_runners": num_env_runners, "num_envs_per_env_runner": 4, "decisions_per_fragment": 16}
         rollout |= changes.pop("rollout", {})
         sections = {name: changes.pop(name) for name in ("environment", "seed") if name in changes}
         experiment = tiny_experiment(
@@ -97,20 +97,20 @@ def test_budget_and_replay_ratio(build: Build, num_env_runners: int) -> None:
     while not algo.finished:
         before = dict(algo.counts)
         algo.train()
-        if learned_from is None and algo.counts["skill_steps"] >= 64:
+        if learned_from is None and algo.counts["decisions"] >= 64:
             # train() may take in several fragments; before the first update none of them counted
-            owed = algo.counts["updates"] * 32 + algo.get_state()["skild"]["owed"]
-            learned_from = algo.counts["skill_steps"] - owed / 16
-            assert before["skill_steps"] <= learned_from < 64
+            owed = algo.counts["updates"] * 32 + algo.get_state()["off_policy"]["owed"]
+            learned_from = algo.counts["decisions"] - owed / 16
+            assert before["decisions"] <= learned_from < 64
     counts = algo.counts
     assert learned_from is not None
     assert 2_000 < counts["env_steps"] <= 3_000
-    assert counts["env_steps"] < 5 * counts["skill_steps"], "skills that end early are shorter"
-    owed = algo.get_state()["skild"]["owed"]
-    assert counts["updates"] * 32 + owed == (counts["skill_steps"] - learned_from) * 16
+    assert counts["env_steps"] < 5 * counts["decisions"], "skills that end early are shorter"
+    owed = algo.get_state()["off_policy"]["owed"]
+    assert counts["updates"] * 32 + owed == (counts["decisions"] - learned_from) * 16
     assert owed < 32
     assert counts["updates"] == _num_updates(algo)
-    assert len(algo.replay) == counts["skill_steps"]
+    assert len(algo.replay) == counts["decisions"]
     before = dict(counts)
     for _ in range(3):
         algo.train()
@@ -190,7 +190,7 @@ def test_results_name_what_happened(build: Build) -> None:
     result = _finish(algo)
     for name, value in algo.counts.items():
         assert result[name] == value
-    assert result["replay_size"] == algo.counts["skill_steps"]
+    assert result["replay_size"] == algo.counts["decisions"]
     assert 0 < result["success"] < 1
     assert 10 < result["episode_env_steps"] < 30
     learner = result["learners"][DEFAULT_MODULE_ID]
@@ -274,7 +274,7 @@ def test_another_seed_is_another_run(build: Build) -> None:
 def _everything(algo: SkiLD) -> dict[str, Any]:
     """All that decides how learning goes on, as plain values."""
     learner = algo.learner_group.get_state()["learner"]
-    own = algo.get_state()["skild"]
+    own = algo.get_state()["off_policy"]
     found = {
         "module": learner["rl_module"][DEFAULT_MODULE_ID],
         "optimizer": learner["optimizer"],

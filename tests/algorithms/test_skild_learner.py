@@ -11,7 +11,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from torch import Tensor
 
-from skild_ray.algorithms.replay import SkillReplay
+from skild_ray.algorithms.replay import Replay
 from skild_ray.algorithms.skild import SkiLDTorchLearner, SkiLDTorchRLModule
 from skild_ray.algorithms.skild.losses import discriminator_reward
 from skild_ray.config import Algorithm
@@ -156,7 +156,7 @@ def test_divergences_at_every_state_of_the_walk(
     make_learner: Make, ends_after: int, terminated: bool, expected: float
 ) -> None:
     """The n-step target with `kl_in_target`, by hand, on what the replay draws."""
-    replay = SkillReplay(10, 1, 1, n_step=3, discount=0.9, horizon=5, seed=0, columns={"kl": 1}, later=True)
+    replay = Replay(10, 1, 1, n_step=3, discount=0.9, horizon=5, seed=0, columns={"kl": 1}, later=True)
     kl = np.array([[100.0], [1.0], [2.0], [4.0], [50.0], [50.0]], np.float32)  # of s_0 .. s_5; R(s_0) is not in y
     rows = {"obs": kl[:-1], "next_obs": kl[1:], "kl": kl[:-1], "next_kl": kl[1:], "actions": kl[:-1]}
     rows |= {"rewards": np.zeros(5, np.float32), "k": np.full(5, 5), "terminated": np.zeros(5, np.float32)}

@@ -76,8 +76,8 @@ def test_published_artifact(
     assert open_artifact(experiment.run_dir, "demo_rl").fingerprint == "f"
     assert set(artifact.record["inputs"]) == {"skill_prior", "skill_posterior", "demo_discriminator"}
     rows = _rows(artifact)
-    assert [int(rows[-1][name]) for name in ("env_steps", "skill_steps", "updates")] == [
-        artifact.facts[name] for name in ("env_steps", "skill_steps", "updates")
+    assert [int(rows[-1][name]) for name in ("env_steps", "decisions", "updates")] == [
+        artifact.facts[name] for name in ("env_steps", "decisions", "updates")
     ]
     assert np.all(np.diff([float(row["env_steps"]) for row in rows]) >= 0)
     assert 0 < float(rows[-1]["success"]) < 1
@@ -85,7 +85,7 @@ def test_published_artifact(
     assert not any(name.startswith("solved_") for name in rows[-1]), "there are no sub-tasks"
     assert all("nan" not in (row["success"], row.get("episode_return")) for row in rows)
     replay = np.load(artifact.path / "replay.npz")
-    assert len(replay["obs"]) == len(replay["rewards"]) == artifact.facts["skill_steps"]
+    assert len(replay["obs"]) == len(replay["rewards"]) == artifact.facts["decisions"]
     make_module(run_dir=experiment.run_dir).load_state_dict(artifact.weights())
     (checkpoint,) = (experiment.run_dir / ".work" / "demo_rl-f").iterdir()
     assert int(checkpoint.name.removeprefix("checkpoint_")) == artifact.facts["env_steps"]

@@ -133,7 +133,7 @@ def publish_downstream(experiment: Experiment, inputs: list[Artifact], stage: st
         fingerprint="print-downstream",
         data={},
         inputs=inputs,
-        facts={"env_steps": 4321, "skill_steps": 432, "updates": 21, "episodes": 7, "seconds": 7500.0},
+        facts={"env_steps": 4321, "decisions": 432, "updates": 21, "episodes": 7, "seconds": 7500.0},
         extra=[replay],
     )
 
@@ -226,7 +226,7 @@ def test_every_figure_is_there(page):
     assert page.tags["figure"] == page.tags["svg"] == offline + downstream + visits + support + divergences
     for title in ("Success", "Q values", "Divergences", "Last quarter", "D(s) at visited states", "KL(π ‖ prior)"):
         assert title in page.text
-    assert "100 skill steps, 1 at the target" in page.text
+    assert "100 decisions, 1 at the target" in page.text
 
 
 def test_evaluation_table_has_all_policies(page):

@@ -104,7 +104,7 @@ def test_altered_model(experiment: Experiment) -> None:
     assert "altered" in _error(experiment.run_dir)
 
 
-@pytest.mark.parametrize("content", ["", "{", "{}", "[]", "null", '{"schema": 2}'])
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", "null", f'{{"schema": {SCHEMA}}}'])
 def test_damaged_record(experiment: Experiment, content: str) -> None:
     (_publish(experiment).path / "artifact.json").write_text(content)
     assert "damaged artifact" in _error(experiment.run_dir)

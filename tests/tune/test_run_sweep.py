@@ -28,7 +28,7 @@ from skild_ray.tune.sweep_page import write_page
 
 REPOSITORY = Path(__file__).parents[2]
 SHORT = {"iterations": 4, "validation_interval": 4, "warmup_iterations": 1}
-SMALL = {"rollout.num_env_runners": 0, "rollout.num_envs_per_env_runner": 4, "rollout.skill_steps_per_fragment": 16}
+SMALL = {"rollout.num_env_runners": 0, "rollout.num_envs_per_env_runner": 4, "rollout.decisions_per_fragment": 16}
 # What makes a trial of any of the shipped sweeps take seconds.
 TINY: dict[str, Any] = {
     **{f"skill.{key}": value for key, value in SKILL.items()},

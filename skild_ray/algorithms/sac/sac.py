@@ -45,7 +45,7 @@ class SACConfig(OffPolicyConfig):
     """
 
     section = Settings
-    version = 1
+    version = 2
     vector_env = ACTION_ENV
     make_vector_env = staticmethod(make_action_env)
 
@@ -88,8 +88,8 @@ class SACConfig(OffPolicyConfig):
             total_env_steps=settings.total_env_steps,
             horizon=1,
             batch_size=settings.batch_size,
-            samples_per_step=settings.updates_per_env_step * settings.batch_size,
-            warmup_steps=settings.warmup_env_steps,
+            samples_per_decision=settings.updates_per_env_step * settings.batch_size,
+            warmup_decisions=settings.warmup_env_steps,
             synchronous=settings.synchronous,
         )
 

@@ -11,6 +11,7 @@ from ray.tune.registry import register_env
 
 from skild_ray.algorithms.off_policy import OffPolicy, OffPolicyConfig, Pace
 from skild_ray.algorithms.pretrained import Pretrained, load_decoder
+from skild_ray.algorithms.skild.reference import TracedSkillVectorEnv, squashed
 from skild_ray.algorithms.skild.skild_experience import SkillExperience
 from skild_ray.algorithms.skild.skild_learner import SkiLDTorchLearner
 from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
@@ -26,13 +27,13 @@ def make_skill_env(context: Mapping[str, Any]) -> SkillVectorEnv:
     torch.set_num_threads(1)
     pretrained = Pretrained.open(context["run_dir"])
     skill, quirks = pretrained.experiment.skill, context["reference_quirks"]
-    return SkillVectorEnv(
+    decoder = load_decoder(pretrained.skill_prior)
+    vector_env = TracedSkillVectorEnv if "shifted_transitions" in quirks else SkillVectorEnv
+    return vector_env(
         [lambda: make_env(context["id"], context["kwargs"])] * context.get("num_envs", 1),
-        load_decoder(pretrained.skill_prior),
+        squashed(decoder) if "squashed_decoder" in quirks else decoder,
         skill.latent_dim,
         skill.horizon,
-        squash="squashed_decoder" in quirks,
-        trace="shifted_transitions" in quirks,
     )
 
 
@@ -55,7 +56,7 @@ class SkiLDConfig(OffPolicyConfig):
     """
 
     section = Algorithm
-    version = 1
+    version = 2
     vector_env = SKILL_ENV
     make_vector_env = staticmethod(make_skill_env)
 
@@ -92,8 +93,8 @@ class SkiLDConfig(OffPolicyConfig):
             total_env_steps=settings.total_env_steps,
             horizon=Pretrained.open(self.run_dir or "").experiment.skill.horizon,
             batch_size=settings.batch_size,
-            samples_per_step=settings.samples_per_skill_step,
-            warmup_steps=settings.warmup_skill_steps,
+            samples_per_decision=settings.samples_per_skill_step,
+            warmup_decisions=settings.warmup_skill_steps,
             synchronous=settings.synchronous,
         )
 
