@@ -8,7 +8,7 @@ from typing import Any, get_args
 from skild_ray.algorithms.demonstrations import demonstrations_fingerprint, load_demonstrations
 from skild_ray.algorithms.train import algorithm_class, stage_name, train_downstream
 from skild_ray.cluster import connect
-from skild_ray.config import Experiment, fingerprint, load_experiment, to_yaml
+from skild_ray.config import Experiment, load_experiment, to_yaml
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.envs import make_env
 from skild_ray.envs.try_out import try_out
@@ -18,7 +18,9 @@ from skild_ray.offline.loop import PROBLEMS, STAGE_DATA, train_stage
 from skild_ray.offline.problem import DataKind
 from skild_ray.resources import check, downstream_requests, offline_requests
 from skild_ray.runs import storage
-from skild_ray.runs.artifacts import Artifact, open_artifact, work_folder, writable
+from skild_ray.runs.artifacts import Artifact, open_artifact, writable
+from skild_ray.runs.fingerprint import fingerprint
+from skild_ray.runs.folder import run_folder, work_folder
 from skild_ray.runs.lock import locked
 from skild_ray.runs.reuse import differences, require_replaceable
 from skild_ray.tracking import Tracking
@@ -86,7 +88,7 @@ class Run:
                 f"{reason}, so this experiment's stage 4 is {last.replace('_', '-')}: "
                 f"skild-ray train {last.replace('_', '-')} EXPERIMENT"
             )
-        with locked(self.experiment.run_dir):
+        with locked(run_folder(self.experiment)):
             self._unchecked = [stage]
             return self._train(stage)
 
@@ -94,7 +96,7 @@ class Run:
         """Every stage that is needed, in order; the artifact of the last. Raises as `train`."""
         last = stage_name(self.experiment)
         stages = [*self._input_names(last), last]
-        with locked(self.experiment.run_dir):
+        with locked(run_folder(self.experiment)):
             self._unchecked = [*stages]
             return [self._train(stage) for stage in stages][-1]
 
@@ -170,7 +172,7 @@ class Run:
 
     def _input(self, stage: str) -> Artifact:
         """A finished stage, made with this experiment's settings (its seed and its run's own aside)."""
-        artifact = open_artifact(self.experiment.run_dir, stage)
+        artifact = open_artifact(run_folder(self.experiment), stage)
         made_with = load_experiment(artifact.path / CONFIG_FILE)
         for section in ("skill", "data", stage):
             mine, its = (_settings(experiment, section) for experiment in (self.experiment, made_with))
@@ -199,9 +201,9 @@ class Run:
             ArtifactError: it is another one, and replacing it would lose what is finished.
         """
         try:
-            artifact = open_artifact(self.experiment.run_dir, stage)
+            artifact = open_artifact(run_folder(self.experiment), stage)
         except ArtifactError as error:
-            if (self.experiment.run_dir / stage).exists():
+            if (run_folder(self.experiment) / stage).exists():
                 self._report(f"{error}; making it again")
             return None
         same = artifact.fingerprint == made_from

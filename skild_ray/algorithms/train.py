@@ -23,7 +23,8 @@ from skild_ray.errors import ConfigError, SkildError, described
 from skild_ray.interruption import Interruption, Stopped
 from skild_ray.progress import TaskProgress
 from skild_ray.resources import Waiting, downstream_requests, with_gpu_learner
-from skild_ray.runs.artifacts import Artifact, publish, work_folder, writable
+from skild_ray.runs.artifacts import Artifact, publish, writable
+from skild_ray.runs.folder import run_folder, work_folder
 from skild_ray.tracking import Series, Tracking
 
 REPLAY_FILE = "replay.npz"
@@ -65,7 +66,7 @@ def train_downstream(
     """
     stage = stage_name(experiment)
     if not experiment.sac:
-        Pretrained.open(experiment.run_dir)
+        Pretrained.open(run_folder(experiment))
     work = work_folder(experiment, stage, fingerprint)
     with writable(work):
         work.mkdir(parents=True, exist_ok=True)
@@ -116,7 +117,7 @@ def publish_policy(
         rows,
         fingerprint=fingerprint,
         data=data or {},
-        inputs=() if experiment.sac else Pretrained.open(experiment.run_dir).artifacts,
+        inputs=() if experiment.sac else Pretrained.open(run_folder(experiment)).artifacts,
         facts={
             "total_env_steps": experiment.downstream.total_env_steps,
             **algo.counts,

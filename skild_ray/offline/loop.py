@@ -23,7 +23,8 @@ from skild_ray.offline.skill_prior import SkillPriorProblem
 from skild_ray.offline.worker import STATE_FILE, worker_loop
 from skild_ray.resources import offline_requests
 from skild_ray.runs import storage
-from skild_ray.runs.artifacts import Artifact, publish, work_folder, writable
+from skild_ray.runs.artifacts import Artifact, publish, writable
+from skild_ray.runs.folder import work_folder
 from skild_ray.tracking import Tracking
 
 PROBLEMS: Mapping[str, type[Any]] = {
