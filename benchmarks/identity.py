@@ -19,6 +19,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from skild_ray.runs.folder import run_folder
+
 from skild_ray.config import Experiment
 from skild_ray.pipeline import Run
 from skild_ray.runs.artifacts import Artifact
@@ -79,7 +81,7 @@ def hashes(name: str, folder: Path) -> dict[str, str]:
     """Hash of the weights and metrics of every stage of one of RUNS, trained below `folder`, by '<run>/<stage>'."""
     experiment = Experiment.model_validate({"name": name, "runs": str(folder), **RUNS[name]})
     Run(experiment, report=lambda _: None).train_all()
-    stages = sorted(path.parent for path in experiment.run_dir.glob("*/artifact.json"))
+    stages = sorted(path.parent for path in run_folder(experiment).glob("*/artifact.json"))
     return {
         f"{name}/{stage.name}": _hash(Artifact(stage, json.loads((stage / "artifact.json").read_text())))
         for stage in stages

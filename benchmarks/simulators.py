@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from skild_ray.runs.folder import run_folder
 
 from benchmarks.measure import Measurement, rate
 from skild_ray.algorithms.skild.skild import make_skill_env
@@ -165,7 +166,7 @@ def _skill_steps(experiment: Experiment, num_envs: int) -> Callable[[], int]:
     """Takes random skills in the environment of an env runner; returns their environment steps."""
     env = make_skill_env(
         {
-            "run_dir": experiment.run_dir,
+            "run_dir": run_folder(experiment),
             "id": experiment.environment.id,
             "kwargs": experiment.environment.kwargs,
             "reference_quirks": experiment.algorithm.reference_quirks,

@@ -3,12 +3,12 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from skild_ray.runs.folder import run_folder
 from torch import Tensor
 
 from benchmarks.bare_updates import BareLearner
@@ -37,7 +37,7 @@ class TrainingLoop:
         self._size = experiment.algorithm.batch_size
         self._threads = experiment.resources.learner_threads
         self._horizon = experiment.skill.horizon
-        self._bare = BareLearner(build_module(Path(experiment.run_dir), experiment))
+        self._bare = BareLearner(build_module(run_folder(experiment), experiment))
         self._drawn: dict[str, Tensor] = {}
         self._trained = {"updates": 0, "decisions": 0}
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from skild_ray.config import load_experiment
 from skild_ray.errors import ConfigError, SkildError
 from skild_ray.interruption import Interrupted, end_at_once, interrupted, raising_on_signals
+from skild_ray.runs.folder import run_folder
 from skild_ray.stages import OFFLINE, command_name
 
 HELP = "SkiLD: demonstration-guided reinforcement learning with learned skills, on Ray."
@@ -185,7 +186,7 @@ def train(
     from skild_ray.tracking import Tracking
 
     loaded = load_experiment(experiment, overrides or ())
-    with locked(loaded.run_dir), Tracking.of(loaded) as tracking:
+    with locked(run_folder(loaded)), Tracking.of(loaded) as tracking:
         Run(loaded, tracking=tracking, force=force).train(stage.replace("-", "_"))
 
 
@@ -203,13 +204,13 @@ def pipeline(experiment: File, overrides: Overrides = None, force: Force = False
 
     loaded = load_experiment(experiment, overrides or ())
     evaluation = loaded.evaluation
-    with locked(loaded.run_dir), Tracking.of(loaded) as tracking:
+    with locked(run_folder(loaded)), Tracking.of(loaded) as tracking:
         artifact = Run(loaded, tracking=tracking, force=force).train_all()
         results = evaluate_run(
             artifact.path, evaluation.episodes, evaluation.seed, evaluation.videos, evaluation.without_rl
         )
         show(results)
-        page = write_report(loaded.run_dir)
+        page = write_report(run_folder(loaded))
         print(f"report: {page}")
         tracking.outcome(results, page, artifact.path)
 

@@ -9,7 +9,7 @@ from skild_ray.algorithms.demonstrations import demonstrations_fingerprint, load
 from skild_ray.algorithms.registry import last_stage, spec_of
 from skild_ray.algorithms.train import train_downstream
 from skild_ray.cluster import connect
-from skild_ray.config import Experiment, fingerprint, load_experiment, to_yaml
+from skild_ray.config import Experiment, load_experiment, to_yaml
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.envs import make_env
 from skild_ray.envs.try_out import try_out
@@ -18,7 +18,9 @@ from skild_ray.generation.sources import load_sources, stored_demonstrations
 from skild_ray.offline.loop import problem_of, train_stage
 from skild_ray.resources import check, downstream_requests, offline_requests
 from skild_ray.runs import storage
-from skild_ray.runs.artifacts import CONFIG_FILE, Artifact, open_artifact, work_folder, writable
+from skild_ray.runs.artifacts import CONFIG_FILE, Artifact, open_artifact, writable
+from skild_ray.runs.fingerprint import fingerprint
+from skild_ray.runs.folder import run_folder, work_folder
 from skild_ray.runs.lock import locked
 from skild_ray.runs.reuse import changed_settings, differences, require_replaceable, settings_of
 from skild_ray.stages import OFFLINE, DataKind, Stage, command_name, train_command
@@ -68,7 +70,7 @@ class Run:
                 f"no stage {command_name(stage)!r}: this experiment has {stages}, since {last.because}; run: "
                 f"{train_command(last.name)}"
             )
-        with locked(self.experiment.run_dir):
+        with locked(run_folder(self.experiment)):
             self._unchecked = [stage]
             return self._train(stage)
 
@@ -76,7 +78,7 @@ class Run:
         """Every stage that is needed, in order; the artifact of the last. Raises as `train`."""
         last = last_stage(self.experiment)
         stages = [*last.inputs, last.name]
-        with locked(self.experiment.run_dir):
+        with locked(run_folder(self.experiment)):
             self._unchecked = [*stages]
             return [self._train(stage) for stage in stages][-1]
 
@@ -152,7 +154,7 @@ class Run:
 
     def _input(self, stage: str) -> Artifact:
         """A finished stage, made with this experiment's settings (its seed and its run's own aside)."""
-        artifact = open_artifact(self.experiment.run_dir, stage)
+        artifact = open_artifact(run_folder(self.experiment), stage)
         changed = changed_settings(artifact.experiment, self.experiment, stage)
         changed.pop("seed", None)
         if changed:
@@ -174,9 +176,9 @@ class Run:
             ArtifactError: it is another one, and replacing it would lose what is finished.
         """
         try:
-            artifact = open_artifact(self.experiment.run_dir, stage)
+            artifact = open_artifact(run_folder(self.experiment), stage)
         except ArtifactError as error:
-            if (self.experiment.run_dir / stage).exists():
+            if (run_folder(self.experiment) / stage).exists():
                 self._report(f"{error}; making it again")
             return None
         same = artifact.fingerprint == made_from

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 import torch
+from skild_ray.runs.folder import run_folder
 from torch import nn
 
 from skild_ray.algorithms.pretrained import Pretrained
@@ -65,7 +66,7 @@ def publish_pretrained(
         return publish(experiment, stage, module.state_dict(), [{"iteration": 1, "loss": 0.0}], **made)
 
     prior = write("skill_prior", model)
-    demonstrations = experiment.run_dir / DEMONSTRATIONS_FILE
+    demonstrations = run_folder(experiment) / DEMONSTRATIONS_FILE
     generator = np.random.default_rng(seed)
     arrays = {
         "observations": generator.normal(3, 1, (50, observation_dim)).astype(np.float32),

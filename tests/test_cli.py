@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import ray.rllib  # noqa: F401  (its log handler keeps the stderr of its import, which must not be that of one test)
 from pretrained import publish_pretrained, tiny_experiment
+from skild_ray.runs.folder import run_folder
 from typer.testing import CliRunner
 
 from skild_ray import interruption as interruption_module
@@ -119,7 +120,7 @@ def test_options_of_worlds_with_an_experiment(run: Run, experiment: Experiment, 
 
 def test_missing_input_stage(run: Run, experiment: Experiment, tmp_path: Path) -> None:
     outcome = run("train", "demo-rl", _write(experiment, tmp_path))
-    _is_one_line(outcome, 1, experiment.run_dir / "skill_prior", "skild-ray train skill-prior")
+    _is_one_line(outcome, 1, run_folder(experiment) / "skill_prior", "skild-ray train skill-prior")
 
 
 def test_truncated_input(run: Run, experiment: Experiment, tmp_path: Path) -> None:
@@ -133,9 +134,9 @@ def test_posterior_of_another_prior(run: Run, experiment: Experiment, tmp_path: 
     publish_pretrained(experiment)
     other = tiny_experiment(tmp_path / "other")
     publish_pretrained(other, seed=1)
-    prior = experiment.run_dir / "skill_prior"
+    prior = run_folder(experiment) / "skill_prior"
     prior.rename(tmp_path / "old")
-    (other.run_dir / "skill_prior").rename(prior)
+    (run_folder(other) / "skill_prior").rename(prior)
     outcome = run("train", "demo-rl", _write(experiment, tmp_path))
     _is_one_line(outcome, 1, "another skill_prior", "skild-ray train skill-posterior")
 

@@ -21,7 +21,8 @@ from skild_ray.errors import ConfigError, SkildError, described
 from skild_ray.interruption import Interruption, Stopped
 from skild_ray.progress import TaskProgress
 from skild_ray.resources import Waiting, downstream_requests, with_gpu_learner
-from skild_ray.runs.artifacts import Artifact, open_artifact, publish, require_input, work_folder, writable
+from skild_ray.runs.artifacts import Artifact, open_artifact, publish, require_input, writable
+from skild_ray.runs.folder import run_folder, work_folder
 from skild_ray.stages import in_words
 from skild_ray.tracking import Series, Tracking
 
@@ -91,7 +92,7 @@ def input_artifacts(experiment: Experiment) -> Sequence[Artifact]:
     Raises:
         ArtifactError: one is missing or damaged, or was made from another.
     """
-    artifacts = [open_artifact(experiment.run_dir, name) for name in last_stage(experiment).inputs]
+    artifacts = [open_artifact(run_folder(experiment), name) for name in last_stage(experiment).inputs]
     for artifact in artifacts:
         for source in artifacts:
             if source.stage in artifact.record["inputs"]:

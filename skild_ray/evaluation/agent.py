@@ -17,7 +17,7 @@ from torch import Tensor
 from skild_ray.algorithms.pretrained import Pretrained
 from skild_ray.algorithms.sac import SACTorchRLModule
 from skild_ray.algorithms.skild import SkiLDTorchRLModule
-from skild_ray.config import SAC, Data, Environment, Experiment, Source
+from skild_ray.config import Data, Environment, Experiment, SACSettings, Source
 from skild_ray.envs import make_env
 from skild_ray.errors import ArtifactError
 from skild_ray.runs.artifacts import RECORD_FILE, open_artifact, require_input, stage_names
@@ -116,7 +116,7 @@ def _build_sac_module(experiment: Experiment) -> SACTorchRLModule:
         observation_space=env.observation_space,
         action_space=env.action_space,
         inference_only=False,
-        model_config={"sac": (experiment.sac or SAC()).model_dump()},
+        model_config={"sac": (experiment.sac or SACSettings()).model_dump()},
     )
 
 
@@ -128,7 +128,7 @@ def _from_checkpoint(path: Path, which: Which) -> Agent:
         # All that a checkpoint knows of its experiment.
         sources = [Source.model_validate(source) for source in state["sources"]]
         data = Data(task_agnostic=sources, demonstrations=sources)
-        experiment = Experiment(name="checkpoint", environment=environment, data=data, sac=SAC(**state["sac"]))
+        experiment = Experiment(name="checkpoint", environment=environment, data=data, sac=SACSettings(**state["sac"]))
         if which == "trained":
             trained = SACTorchRLModule.from_checkpoint(str((path / MODULE_FOLDER).resolve()))
             return Agent(experiment, path, trained, steps)

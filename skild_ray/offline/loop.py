@@ -19,7 +19,8 @@ from skild_ray.offline.problem import Inputs
 from skild_ray.offline.worker import STATE_FILE, worker_loop
 from skild_ray.resources import offline_requests
 from skild_ray.runs import storage
-from skild_ray.runs.artifacts import Artifact, publish, work_folder, writable
+from skild_ray.runs.artifacts import Artifact, publish, writable
+from skild_ray.runs.folder import work_folder
 from skild_ray.stages import OFFLINE
 from skild_ray.tracking import Tracking
 

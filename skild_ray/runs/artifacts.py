@@ -26,6 +26,7 @@ from torch import Tensor
 from skild_ray.runs import storage
 from skild_ray.config import Experiment, load_experiment, to_yaml
 from skild_ray.errors import ArtifactError
+from skild_ray.runs.folder import run_folder
 from skild_ray.stages import OFFLINE, train_command
 from skild_ray.tracking.files import write_metrics
 
@@ -172,7 +173,7 @@ def publish(
         extra: files or folders to move in.
         version: of the code that made it, see `Problem.version` and `OffPolicyConfig.version`.
     """
-    final = experiment.run_dir / stage
+    final = run_folder(experiment) / stage
     draft = final.with_name(f".{stage}.draft")
     with writable(final):
         shutil.rmtree(draft, ignore_errors=True)
@@ -204,11 +205,6 @@ def publish(
         shutil.rmtree(replaced, ignore_errors=True)
     storage.push(final, RECORD_FILE)
     return Artifact(final, record)
-
-
-def work_folder(experiment: Experiment, stage: str, fingerprint: str) -> Path:
-    """Where a stage that is made from the inputs of `fingerprint` keeps its checkpoints and, while it runs, metrics."""
-    return experiment.run_dir / ".work" / f"{stage}-{fingerprint}"
 
 
 def versions() -> dict[str, str]:

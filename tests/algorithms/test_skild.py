@@ -15,6 +15,7 @@ from pretrained import publish_pretrained, tiny_experiment
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.minibatch_utils import MiniBatchCyclicIterator, ShardBatchIterator
+from skild_ray.runs.folder import run_folder
 from torch import Tensor
 
 from skild_ray.algorithms.pretrained import Pretrained, References, load_decoder
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 @pytest.fixture
 def build(pretrained_run: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
-    """Builds the algorithm with settings of `Algorithm` and of other sections changed, and stops it in the end."""
+    """Builds the algorithm with settings of `algorithm` and of other sections changed, and stops it in the end."""
     monkeypatch.setenv("TUNE_RESULT_DIR", str(tmp_path))
     monkeypatch.setenv("MINARI_DATASETS_PATH", f"{pretrained_run.runs}/minari")
     built: list[SkiLD] = []
@@ -508,8 +509,8 @@ def test_shifted_transitions_wait_for_long_episodes(build: Build) -> None:
 
 
 def test_decoder_is_squashed_by_the_quirk_only(pretrained_run: Experiment) -> None:
-    context = {"id": "line_world:LineEnv", "kwargs": {}, "run_dir": str(pretrained_run.run_dir)}
-    decoder = load_decoder(Pretrained.open(pretrained_run.run_dir).skill_prior)
+    context = {"id": "line_world:LineEnv", "kwargs": {}, "run_dir": str(run_folder(pretrained_run))}
+    decoder = load_decoder(Pretrained.open(run_folder(pretrained_run)).skill_prior)
     skill, ends = [5.0, -10.0, 20.0], []
     for quirks, bounded in (([], lambda action: np.clip(action, -1, 1)), (["squashed_decoder"], np.tanh)):
         env = make_skill_env(context | {"reference_quirks": quirks})
@@ -535,7 +536,7 @@ def test_configuration_of_a_library_user(pretrained_run: Experiment) -> None:
     config = (
         SkiLDConfig()
         .environment("line_world:LineEnv", env_config={"max_episode_steps": 7})
-        .pretrained(run_dir=str(pretrained_run.run_dir))
+        .pretrained(run_dir=str(run_folder(pretrained_run)))
         .env_runners(num_env_runners=0, num_envs_per_env_runner=2)
         .training(alpha=0.5, n_step=2)
     )
@@ -563,7 +564,7 @@ def test_experiment_decides_the_configuration(pretrained_run: Experiment) -> Non
     config = SkiLDConfig.from_experiment(pretrained_run)
     assert config.settings == pretrained_run.algorithm
     assert config.rollout_fragment_length * config.num_envs_per_env_runner == 16
-    assert Path(config.run_dir or "") == pretrained_run.run_dir.resolve()
+    assert Path(config.run_dir or "") == run_folder(pretrained_run).resolve()
 
 
 def test_maze(build: Build, tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from torch import Tensor
 from skild_ray.algorithms.replay import Replay
 from skild_ray.algorithms.skild import SkiLDTorchLearner, SkiLDTorchRLModule
 from skild_ray.algorithms.skild.losses import discriminator_reward
-from skild_ray.config import Algorithm
+from skild_ray.config import SkiLDSettings
 
 Make = Callable[..., SkiLDTorchLearner]
 Batch = dict[str, Tensor]
-ALL_QUIRKS = Algorithm.model_validate({"reference_quirks": True}).reference_quirks
+ALL_QUIRKS = SkiLDSettings.model_validate({"reference_quirks": True}).reference_quirks
 INSIDE, OUTSIDE = 1e4, -1e4
 """Logits of states that D is certain of."""
 
@@ -105,12 +105,12 @@ def test_discriminator_reward_of_every_state_of_the_walk(make_learner: Make) -> 
 )
 def test_discriminator_reward(changes: dict[str, Any], expected: list[float]) -> None:
     logits = torch.tensor([-30.0, -2.0, 0.0, 2.0, 30.0])
-    reward = discriminator_reward(Algorithm.model_validate(changes), logits)
+    reward = discriminator_reward(SkiLDSettings.model_validate(changes), logits)
     torch.testing.assert_close(reward, torch.tensor(expected, dtype=torch.float32), rtol=1e-4, atol=1e-4)
 
 
 def test_saturating_reward_jumps() -> None:
-    settings = Algorithm(reference_quirks=["saturating_reward"])
+    settings = SkiLDSettings(reference_quirks=["saturating_reward"])
     assert discriminator_reward(settings, torch.tensor([1e4, -1e4])).tolist() == pytest.approx(
         [46.0517, -46.0517], abs=1e-3
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pretrained import publish_pretrained, tiny_experiment
+from skild_ray.runs.folder import run_folder
 
 from skild_ray.envs import make_env
 from skild_ray.envs.conventions import return_range_of
@@ -43,7 +44,7 @@ def untrained(tmp_path: Path, **algorithm: Any) -> Artifact:
     return publish(
         experiment,
         "demo_rl",
-        build_module(experiment.run_dir, experiment).state_dict(),
+        build_module(run_folder(experiment), experiment).state_dict(),
         [{"env_steps": 10.0}],
         fingerprint="untrained",
         data={},

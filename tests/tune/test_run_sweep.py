@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from pretrained import ALGORITHM, SKILL, tiny_experiment
+from skild_ray.runs.folder import run_folder
 
 from skild_ray.config import Experiment, load_experiment, to_yaml, with_values
 from skild_ray.errors import ConfigError
@@ -161,9 +162,9 @@ def _reproduces(best: Experiment, offline: Path, sweep: Sweep, outcome: Outcome)
     """The best trial's experiment, run on its own with the trial's seed, trains the very same agent."""
     assert best.seed not in (outcome.values["seed"], sweep.base.seed)
     best = with_values(best, {"seed": outcome.values["seed"]})
-    best.run_dir.mkdir()
+    run_folder(best).mkdir()
     for stage in OFFLINE:
-        (best.run_dir / stage).symlink_to(offline / stage)
+        (run_folder(best) / stage).symlink_to(offline / stage)
     messages: list[str] = []
     artifact = Run(best, messages.append).train_all()
     assert [message.split(",")[0] for message in messages[:3]] == [f"{stage}: up to date" for stage in OFFLINE]
