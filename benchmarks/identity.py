@@ -19,11 +19,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from skild_ray.runs.folder import run_folder
-
 from skild_ray.config import Experiment
 from skild_ray.pipeline import Run
 from skild_ray.runs.artifacts import Artifact
+from skild_ray.runs.folder import run_folder
 
 STAGE = {"iterations": 30, "validation_interval": 15, "batch_size": 32}
 SKILL = {"latent_dim": 4, "hidden": 16, "decoder_hidden": 16, "decoder_layers": 1, "head_layers": 1}

@@ -10,12 +10,12 @@ import mujoco
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skild_ray.runs.folder import run_folder
 
 from benchmarks.measure import Measurement, rate
 from skild_ray.algorithms.skild.skild import make_skill_env
 from skild_ray.config import Experiment
 from skild_ray.envs import make_env
+from skild_ray.runs.folder import run_folder
 from skild_ray.worlds.maze.environment import START
 from skild_ray.worlds.maze.layout import cell_of
 

@@ -8,7 +8,6 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
-from skild_ray.runs.folder import run_folder
 from torch import Tensor
 
 from benchmarks.bare_updates import BareLearner
@@ -17,6 +16,7 @@ from skild_ray.algorithms.off_policy import UPDATES_PER_CALL
 from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
 from skild_ray.config import Experiment
 from skild_ray.evaluation.agent import build_module
+from skild_ray.runs.folder import run_folder
 
 NEVER = 10**12
 

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 import torch
-from skild_ray.runs.folder import run_folder
 from torch import nn
 
 from skild_ray.algorithms.pretrained import Pretrained
@@ -14,6 +13,7 @@ from skild_ray.models.discriminator import Discriminator
 from skild_ray.models.skill_model import SkillHead, SkillModel
 from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE
 from skild_ray.runs.artifacts import publish
+from skild_ray.runs.folder import run_folder
 
 SKILL = {"horizon": 5, "latent_dim": 3, "hidden": 16, "decoder_layers": 1, "head_layers": 1}
 ALGORITHM = {

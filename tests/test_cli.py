@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import ray.rllib  # noqa: F401  (its log handler keeps the stderr of its import, which must not be that of one test)
 from pretrained import publish_pretrained, tiny_experiment
-from skild_ray.runs.folder import run_folder
 from typer.testing import CliRunner
 
 from skild_ray import interruption as interruption_module
@@ -24,6 +23,7 @@ from skild_ray.cli import app, main
 from skild_ray.config import Experiment, to_yaml
 from skild_ray.generation.generate import dataset_id, generate
 from skild_ray.interruption import Interrupted, Interruption, interrupted
+from skild_ray.runs.folder import run_folder
 
 COMMANDS = (
     *("data generate", "data download", "data import", "data info"),

@@ -5,11 +5,11 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from skild_ray.runs.fingerprint import fingerprint
-from skild_ray.runs.folder import run_folder
 
 from skild_ray.config import Experiment, Quirk, SkiLDSettings, load_experiment, to_yaml
 from skild_ray.errors import ConfigError
+from skild_ray.runs.fingerprint import fingerprint
+from skild_ray.runs.folder import run_folder
 
 EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
 MINIMAL: dict[str, Any] = {

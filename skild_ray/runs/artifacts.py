@@ -23,9 +23,9 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from skild_ray.runs import storage
 from skild_ray.config import Experiment, load_experiment, to_yaml
 from skild_ray.errors import ArtifactError
+from skild_ray.runs import storage
 from skild_ray.runs.folder import run_folder
 from skild_ray.stages import OFFLINE, train_command
 from skild_ray.tracking.files import write_metrics

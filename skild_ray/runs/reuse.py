@@ -72,7 +72,7 @@ def require_replaceable(artifact: Artifact, made_with: Experiment, wanted: Exper
     changed = changed_settings(made_with, wanted, stage)
     how = "from other data or inputs, or by another version of the code"
     if changed:
-        key = min(changed, key=lambda key: key.endswith(".total_env_steps"))  # the budget counts where all else is equal
+        key = min(changed, key=lambda key: key.endswith(".total_env_steps"))  # the budget, where all else is equal
         how = f"with {key} {changed[key][0]}, not {changed[key][1]}"
     what = "is finished" if lost == [stage] else f"{run_dir / lost[-1]} was made from it"
     raise ArtifactError(

@@ -10,11 +10,11 @@ import torch
 from gymnasium.spaces import Box
 from pretrained import publish_pretrained, tiny_experiment
 from ray.rllib.core import DEFAULT_MODULE_ID
-from skild_ray.runs.folder import run_folder
 from torch import Tensor
 
 from skild_ray.algorithms.skild import SkiLDConfig, SkiLDTorchLearner, SkiLDTorchRLModule
 from skild_ray.config import Experiment, SkiLDSettings
+from skild_ray.runs.folder import run_folder
 
 torch.set_num_threads(1)  # the networks of the tests are too small for more
 

@@ -15,7 +15,6 @@ from pretrained import tiny_experiment
 from ray.rllib.algorithms.sac import SACConfig as RLlibSACConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
-from skild_ray.runs.folder import run_folder
 from typer.testing import CliRunner
 
 from skild_ray.algorithms.sac import SAC, SACConfig, SACTorchLearner
@@ -29,6 +28,7 @@ from skild_ray.models.gaussian import Gaussian
 from skild_ray.pipeline import Run
 from skild_ray.report.run_page import write_report
 from skild_ray.runs.artifacts import open_artifact
+from skild_ray.runs.folder import run_folder
 
 SPACES = {DEFAULT_MODULE_ID: (Box(-np.inf, np.inf, (3,), np.float32), Box(-1, 1, (2,), np.float32))}
 SETTINGS = {"hidden": 16, "batch_size": 32, "warmup_env_steps": 100, "updates_per_env_step": 0.5}

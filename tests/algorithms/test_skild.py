@@ -15,7 +15,6 @@ from pretrained import publish_pretrained, tiny_experiment
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.minibatch_utils import MiniBatchCyclicIterator, ShardBatchIterator
-from skild_ray.runs.folder import run_folder
 from torch import Tensor
 
 from skild_ray.algorithms.pretrained import Pretrained, References, load_decoder
@@ -27,6 +26,7 @@ from skild_ray.config import Experiment
 from skild_ray.data.formats import load_dataset
 from skild_ray.errors import SkildError
 from skild_ray.generation.sources import stored_demonstrations
+from skild_ray.runs.folder import run_folder
 
 Build = Callable[..., SkiLD]
 VARIED = {"id": "counting_env:RandomLengthEnv"}

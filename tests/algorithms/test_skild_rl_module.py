@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from pretrained import SKILL, publish_pretrained, tiny_experiment
-from skild_ray.runs.folder import run_folder
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
@@ -17,6 +16,7 @@ from skild_ray.algorithms.skild import SkiLDTorchRLModule
 from skild_ray.config import Experiment
 from skild_ray.evaluation.agent import Which, build_module
 from skild_ray.models.gaussian import Gaussian
+from skild_ray.runs.folder import run_folder
 
 Make = Callable[..., SkiLDTorchRLModule]
 Batch = dict[str, Tensor]

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from pretrained import publish_pretrained, tiny_experiment
-from skild_ray.runs.folder import run_folder
 
 from skild_ray.algorithms.skild import SkiLDTorchRLModule
 from skild_ray.algorithms.train import completion_rates, train_downstream
@@ -23,6 +22,7 @@ from skild_ray.evaluation.agent import load_agent
 from skild_ray.interruption import Stopped
 from skild_ray.runs import storage
 from skild_ray.runs.artifacts import Artifact, open_artifact
+from skild_ray.runs.folder import run_folder
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -7,12 +7,12 @@ import torch
 from pretrained import publish_pretrained, tiny_experiment
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
-from skild_ray.runs.folder import run_folder
 
 from benchmarks.bare_updates import BareLearner
 from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
 from skild_ray.algorithms.train import module_weights
 from skild_ray.evaluation.agent import build_module
+from skild_ray.runs.folder import run_folder
 
 SIZE = 32
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from pretrained import publish_pretrained, tiny_experiment
-from skild_ray.runs.folder import run_folder
 
 from skild_ray.envs import make_env
 from skild_ray.envs.conventions import return_range_of
@@ -18,6 +17,7 @@ from skild_ray.evaluation.agent import build_module
 from skild_ray.evaluation.results import RESULTS_FILE, evaluate_run, most_telling, policies, show
 from skild_ray.evaluation.rollouts import Episode, summarise
 from skild_ray.runs.artifacts import Artifact, publish
+from skild_ray.runs.folder import run_folder
 
 
 def episode(

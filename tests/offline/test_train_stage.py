@@ -13,7 +13,6 @@ import psutil
 import pytest
 import torch
 from pretrained import tiny_experiment
-from skild_ray.runs.folder import run_folder
 
 from skild_ray.algorithms.pretrained import Pretrained, load_demonstration_states, load_discriminator
 from skild_ray.config import Experiment
@@ -23,6 +22,7 @@ from skild_ray.interruption import Stopped
 from skild_ray.offline.job import Channel
 from skild_ray.offline.loop import train_stage
 from skild_ray.runs.artifacts import Artifact
+from skild_ray.runs.folder import run_folder
 
 MakeTrajectories = Callable[..., Trajectories]
 Stages = dict[str, Artifact]

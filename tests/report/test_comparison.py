@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from pretrained import tiny_experiment
-from skild_ray.runs.folder import run_folder
 
 from skild_ray.config import SkiLDSettings
 from skild_ray.errors import ArtifactError, ConfigError, SkildError
 from skild_ray.evaluation.results import policies_without_rl
 from skild_ray.report.comparison import band, compare, read_method
 from skild_ray.runs.artifacts import publish
+from skild_ray.runs.folder import run_folder
 
 SVG = "{http://www.w3.org/2000/svg}"
 Make = Callable[..., Path]

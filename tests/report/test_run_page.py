@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from skild_ray.runs.folder import run_folder
 
 from skild_ray.config import Experiment, with_values
 from skild_ray.errors import ArtifactError
@@ -19,6 +18,7 @@ from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE
 from skild_ray.report.run_page import write_report
 from skild_ray.report.video_section import INLINE_BYTES
 from skild_ray.runs.artifacts import Artifact, open_artifact, publish
+from skild_ray.runs.folder import run_folder
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 NO_MAZE = "MountainCarContinuous-v0"

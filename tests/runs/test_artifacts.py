@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from skild_ray.config import Data, Environment, Experiment, Source, load_experiment
+from skild_ray.errors import ArtifactError
 from skild_ray.runs import artifacts
 from skild_ray.runs.artifacts import SCHEMA, Artifact, open_artifact, publish, require_input
-from skild_ray.config import Data, Environment, Experiment, Source, load_experiment
 from skild_ray.runs.folder import run_folder
-from skild_ray.errors import ArtifactError
 
 SOURCE = Source(dataset="anything")
 WEIGHTS = {"layer.weight": torch.arange(6.0).reshape(2, 3), "count": torch.tensor(3)}

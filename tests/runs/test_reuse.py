@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from pretrained import publish_pretrained, tiny_experiment
 
-from skild_ray.runs.artifacts import Artifact, open_artifact, publish
 from skild_ray.config import Experiment
 from skild_ray.errors import ArtifactError
+from skild_ray.runs.artifacts import Artifact, open_artifact, publish
 from skild_ray.runs.folder import run_folder
 from skild_ray.runs.reuse import differences, require_replaceable
 
@@ -54,7 +54,8 @@ def test_a_finished_agent_is_not_replaced(experiment: Experiment) -> None:
     _publish_agent(experiment)
     algorithm = experiment.algorithm.model_copy(update={"alpha": 0.5, "total_env_steps": 10})
     message = _refusal(experiment, "demo_rl", algorithm=algorithm)
-    assert f"{run_folder(experiment) / 'demo_rl'} was made with algorithm.alpha 2.0, not 0.5, and is finished" in message
+    path = run_folder(experiment) / "demo_rl"
+    assert f"{path} was made with algorithm.alpha 2.0, not 0.5, and is finished" in message
     algorithm = experiment.algorithm.model_copy(update={"total_env_steps": 10})
     assert "algorithm.total_env_steps 3000, not 10, and is finished" in _refusal(
         experiment, "demo_rl", algorithm=algorithm

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import wandb
 from pretrained import tiny_experiment
-from skild_ray.runs.folder import run_folder
 
 from skild_ray.config import Experiment
 from skild_ray.errors import ConfigError
 from skild_ray.plugins import import_extra
+from skild_ray.runs.folder import run_folder
 from skild_ray.tracking import Tracking
 
 RESULTS = {"episodes": 3, "success_rate": 0.75, "success_ci95": [0.5, 1.0], "initial": {"success_rate": 0.25}}

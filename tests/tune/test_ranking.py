@@ -9,12 +9,12 @@ import pytest
 import yaml
 from pretrained import publish_pretrained, tiny_experiment
 from ray.tune import Result
-from skild_ray.runs.folder import run_folder
 
 from skild_ray.config import load_experiment, to_yaml
 from skild_ray.evaluation.agent import build_module, load_agent
 from skild_ray.evaluation.rollouts import play, summarise
 from skild_ray.runs.artifacts import publish
+from skild_ray.runs.folder import run_folder
 from skild_ray.tune.offline import trial_folder
 from skild_ray.tune.results import (
     FINISHED,

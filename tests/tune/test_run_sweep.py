@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import yaml
 from pretrained import ALGORITHM, SKILL, tiny_experiment
-from skild_ray.runs.folder import run_folder
 
 from skild_ray.config import Experiment, load_experiment, to_yaml, with_values
 from skild_ray.errors import ConfigError
 from skild_ray.pipeline import Run
 from skild_ray.runs.artifacts import open_artifact
+from skild_ray.runs.folder import run_folder
 from skild_ray.stages import OFFLINE
 from skild_ray.tune.offline import trial_folder
 from skild_ray.tune.results import Outcome, show, write_best

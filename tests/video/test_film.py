@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from pretrained import publish_pretrained, tiny_experiment
-from skild_ray.runs.folder import run_folder
 
 from skild_ray.config import Environment
 from skild_ray.envs import make_env
 from skild_ray.evaluation.agent import Agent, build_module
 from skild_ray.evaluation.rollouts import play
+from skild_ray.runs.folder import run_folder
 from skild_ray.video.captions import Captions
 from skild_ray.video.film import FRAMES_PER_S, film, key_frame
 from skild_ray.video.recording import Recorder, Recording, key_steps
