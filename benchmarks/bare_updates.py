@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from skild_ray.algorithms.skild import SkiLDTorchRLModule
+from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
 from skild_ray.algorithms.skild.losses import skild_losses
 
 

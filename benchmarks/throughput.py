@@ -26,7 +26,8 @@ from benchmarks.simulators import World, simulator_measurements
 from benchmarks.training_loop import TrainingLoop
 from benchmarks.untrained import publish_untrained
 from skild_ray.cluster import connect
-from skild_ray.config import Experiment, SkiLDSettings, SkillModelSettings, load_experiment
+from skild_ray.config import Experiment, SkillModelSettings, load_experiment
+from skild_ray.algorithms.skild.settings import SkiLDSettings
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 EXPERIMENT_OF: dict[World, str] = {"maze": "maze.yaml", "kitchen": "kitchen_teleop.yaml", "office": "office.yaml"}

@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.bare_updates import BareLearner
 from benchmarks.measure import Rates, rate
 from skild_ray.algorithms.off_policy import UPDATES_PER_CALL
-from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
+from skild_ray.algorithms.skild.skild import SkiLD, SkiLDConfig
 from skild_ray.config import Experiment
 from skild_ray.evaluation.agent import build_module
 from skild_ray.runs.folder import run_folder

@@ -6,7 +6,8 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from skild_ray.config import Experiment, Quirk, SkiLDSettings, load_experiment, to_yaml
+from skild_ray.config import Experiment, load_experiment, to_yaml
+from skild_ray.algorithms.skild.settings import Quirk, SkiLDSettings
 from skild_ray.errors import ConfigError
 from skild_ray.runs.fingerprint import fingerprint
 from skild_ray.runs.folder import run_folder

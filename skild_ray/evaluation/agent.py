@@ -15,9 +15,10 @@ from ray.rllib.core.columns import Columns
 from torch import Tensor
 
 from skild_ray.algorithms.pretrained import Pretrained
-from skild_ray.algorithms.sac import SACTorchRLModule
-from skild_ray.algorithms.skild import SkiLDTorchRLModule
-from skild_ray.config import Data, Environment, Experiment, SACSettings, Source
+from skild_ray.algorithms.sac.sac_rl_module import SACTorchRLModule
+from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
+from skild_ray.config import Data, Environment, Experiment, Source
+from skild_ray.algorithms.sac.settings import SACSettings
 from skild_ray.envs import make_env
 from skild_ray.errors import ArtifactError
 from skild_ray.runs.artifacts import RECORD_FILE, open_artifact, require_input, stage_names

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pretrained import publish_pretrained, tiny_experiment
 
 from skild_ray.algorithms.demonstrations import demonstration_rows, skill_rows
-from skild_ray.algorithms.skild import SkiLDConfig
+from skild_ray.algorithms.skild.skild import SkiLDConfig
 from skild_ray.config import Experiment, SkillModelSettings
 from skild_ray.data.episode import Episode
 from skild_ray.errors import ArtifactError, DataError

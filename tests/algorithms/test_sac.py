@@ -17,7 +17,8 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from typer.testing import CliRunner
 
-from skild_ray.algorithms.sac import SAC, SACConfig, SACTorchLearner
+from skild_ray.algorithms.sac.sac import SAC, SACConfig
+from skild_ray.algorithms.sac.sac_learner import SACTorchLearner
 from skild_ray.algorithms.sac.sac_rl_module import squashed_sample
 from skild_ray.cli import app
 from skild_ray.config import Experiment, Source

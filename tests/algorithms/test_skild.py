@@ -19,7 +19,7 @@ from torch import Tensor
 
 from skild_ray.algorithms.pretrained import Pretrained, References, load_decoder
 from skild_ray.algorithms.replay import learner_shares
-from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
+from skild_ray.algorithms.skild.skild import SkiLD, SkiLDConfig
 from skild_ray.algorithms.skild.skild import make_skill_env
 from skild_ray.algorithms.train import metrics_row, module_weights
 from skild_ray.config import Experiment

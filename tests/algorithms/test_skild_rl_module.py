@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from skild_ray.algorithms.pretrained import Pretrained, References, load_head
-from skild_ray.algorithms.skild import SkiLDTorchRLModule
+from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
 from skild_ray.config import Experiment
 from skild_ray.evaluation.agent import Which, build_module
 from skild_ray.models.gaussian import Gaussian

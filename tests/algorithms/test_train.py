@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from pretrained import publish_pretrained, tiny_experiment
 
-from skild_ray.algorithms.skild import SkiLDTorchRLModule
+from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
 from skild_ray.algorithms.train import completion_rates, train_downstream
 from skild_ray.config import Experiment
 from skild_ray.errors import ArtifactError, SkildError

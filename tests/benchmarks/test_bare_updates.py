@@ -9,7 +9,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
 from benchmarks.bare_updates import BareLearner
-from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
+from skild_ray.algorithms.skild.skild import SkiLD, SkiLDConfig
 from skild_ray.algorithms.train import module_weights
 from skild_ray.evaluation.agent import build_module
 from skild_ray.runs.folder import run_folder

@@ -11,7 +11,7 @@ import pytest
 import torch
 from pretrained import tiny_experiment
 
-from skild_ray.config import SkiLDSettings
+from skild_ray.algorithms.skild.settings import SkiLDSettings
 from skild_ray.errors import ArtifactError, ConfigError, SkildError
 from skild_ray.evaluation.results import policies_without_rl
 from skild_ray.report.comparison import band, compare, read_method

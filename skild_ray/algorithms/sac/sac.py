@@ -12,7 +12,8 @@ from skild_ray.algorithms.off_policy import OffPolicy, OffPolicyConfig, Pace
 from skild_ray.algorithms.sac.sac_experience import DemonstratedExperience
 from skild_ray.algorithms.sac.sac_learner import SACTorchLearner
 from skild_ray.algorithms.sac.sac_rl_module import SACTorchRLModule
-from skild_ray.config import Experiment, SACSettings, Source
+from skild_ray.config import Experiment, Source
+from skild_ray.algorithms.sac.settings import SACSettings
 from skild_ray.envs.action_env import ActionVectorEnv
 from skild_ray.envs.registry import make_env
 from skild_ray.generation.sources import stored_demonstrations

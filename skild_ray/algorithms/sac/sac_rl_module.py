@@ -11,7 +11,7 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 
-from skild_ray.config import SACSettings
+from skild_ray.algorithms.sac.settings import SACSettings
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.models.networks import Ensemble, Predictor
 

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from skild_ray.config import SkiLDSettings
+from skild_ray.algorithms.skild.settings import SkiLDSettings
 from skild_ray.models.discriminator import discriminator_loss
 
 

@@ -15,7 +15,8 @@ from skild_ray.algorithms.skild.reference import TracedSkillVectorEnv, squashed
 from skild_ray.algorithms.skild.skild_experience import SkillExperience
 from skild_ray.algorithms.skild.skild_learner import SkiLDTorchLearner
 from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
-from skild_ray.config import Experiment, SkiLDSettings
+from skild_ray.config import Experiment
+from skild_ray.algorithms.skild.settings import SkiLDSettings
 from skild_ray.envs.registry import make_env
 from skild_ray.envs.skill_env import SkillVectorEnv
 from skild_ray.runs.folder import run_folder

@@ -12,7 +12,8 @@ from skild_ray.algorithms.demonstrations import load_demonstrations, skill_rows
 from skild_ray.algorithms.pretrained import Pretrained, References, load_demonstration_states, load_skill_model
 from skild_ray.algorithms.replay import Replay, draw_batches
 from skild_ray.algorithms.transitions import Rows, ShiftedTransitions, episode_rows
-from skild_ray.config import Environment, SkiLDSettings, load_experiment
+from skild_ray.config import Environment, load_experiment
+from skild_ray.algorithms.skild.settings import SkiLDSettings
 from skild_ray.generation.sources import stored_demonstrations
 
 

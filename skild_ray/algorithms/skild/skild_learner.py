@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from skild_ray.algorithms.rllib_internals import set_gradients
 from skild_ray.algorithms.skild.losses import Update, env_reward_weight, skild_losses
 from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
-from skild_ray.config import SkiLDSettings
+from skild_ray.algorithms.skild.settings import SkiLDSettings
 
 
 class _Latest(NamedTuple):

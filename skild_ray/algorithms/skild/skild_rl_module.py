@@ -12,7 +12,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 
 from skild_ray.algorithms.pretrained import Pretrained, load_discriminator, load_head, reference_gaussians
-from skild_ray.config import SkiLDSettings
+from skild_ray.algorithms.skild.settings import SkiLDSettings
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.models.networks import Ensemble, Standardizer
 

@@ -1,10 +1,12 @@
-"""Stage 4: SkiLD."""
+"""SkiLD's settings, and what the program knows of it."""
 
 from typing import Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from skild_ray.config.section import Section
+from skild_ray.algorithms.registry import AlgorithmSpec
+from skild_ray.config.algorithm import AlgorithmSettings
+from skild_ray.stages import DEMO_RL, IMITATION
 
 Quirk = Literal[
     "ignored_fixed_alpha",
@@ -17,14 +19,26 @@ Quirk = Literal[
 ]
 
 
-class SkiLDSettings(Section):
+# What an agent that resumes from another's checkpoint can change. The rest fixes its networks, what its replay holds, or
+# how it began.
+CHANGEABLE = frozenset(
+    (
+        *("alpha", "alpha_q", "target_divergence", "target_divergence_q", "sigma_floor", "n_step"),
+        *("target_update_rate", "policy_lr", "critic_lr", "alpha_lr", "discriminator_lr", "gradient_clip"),
+        *("batch_size", "samples_per_skill_step", "discriminator_reward_min", "discriminator_reward_max"),
+        *("discriminator_weight_decay", "discriminator_label_smoothing", "discriminator_noise"),
+    )
+)
+
+
+class SkiLDSettings(AlgorithmSettings):
     """Stage 4, SkiLD: an off-policy actor-critic over skills (section 4.3 and algorithm 1 of the paper).
 
     A skill step is one decision z, worth up to H environment steps. Every field is also an argument of
     `SkiLDConfig.training()`.
     """
 
-    total_env_steps: int = Field(300_000, gt=0, description="environment steps to train for")
+    type: Literal["skild"] = "skild"
     discount: float = Field(
         0.99, gt=0, le=1, description="gamma of a full skill; one cut after k steps has gamma^(k/H)"
     )
@@ -67,7 +81,6 @@ class SkiLDSettings(Section):
     alpha_lr: float = Field(3e-4, gt=0)
     discriminator_lr: float = Field(3e-4, gt=0)
     gradient_clip: float | None = Field(1.0, gt=0, description="largest gradient norm of each optimiser's parameters")
-    batch_size: int = Field(256, gt=0, description="skill transitions an update")
     samples_per_skill_step: float = Field(
         128.0, gt=0, description="replayed transitions for each new one; 128: reference"
     )
@@ -93,7 +106,6 @@ class SkiLDSettings(Section):
     discriminator_label_smoothing: float = Field(0.05, ge=0, lt=0.5)
     discriminator_noise: float = Field(0.1, ge=0, description="std added to its inputs online, in standardised units")
 
-    synchronous: bool = Field(False, description="sample, then learn: slower, reproducible bit for bit with one runner")
     reference_quirks: list[Quirk] = Field(
         [], description="defects of the released code to restore, by name; true: all of them"
     )
@@ -111,6 +123,17 @@ class SkiLDSettings(Section):
         """Whether the environment's reward enters what is learned: not in imitation, but for a quirk of it."""
         return self.env_reward_weight > 0 or "imitation_env_reward" in self.reference_quirks
 
+    @property
+    def replayed_demonstrations(self) -> Literal["none", "with rewards", "without rewards"]:
+        if self.demonstration_share == 0:
+            return "none"
+        return "with rewards" if self.uses_env_reward else "without rewards"
+
+    def fixed(self, name: str) -> str | None:
+        if self.learn_alphas and name in ("alpha", "alpha_q"):
+            return "with algorithm.learn_alphas it is only where learning starts"
+        return None if name in CHANGEABLE else super().fixed(name)
+
     @field_validator("reference_quirks", mode="before")
     @classmethod
     def _all_quirks(cls, value: object) -> object:
@@ -121,3 +144,11 @@ class SkiLDSettings(Section):
         if self.discriminator_reward_min >= self.discriminator_reward_max:
             raise ValueError("discriminator_reward_min must be below discriminator_reward_max")
         return self
+
+
+SPEC = AlgorithmSpec(
+    settings=SkiLDSettings,
+    config="skild_ray.algorithms.skild.skild:SkiLDConfig",
+    stage=lambda settings: IMITATION if settings.env_reward_weight == 0 else DEMO_RL,
+    remedy="lower algorithm.critic_lr or algorithm.policy_lr, or bound the skills (algorithm.latent_squash)",
+)
