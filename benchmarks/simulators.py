@@ -168,7 +168,6 @@ def _skill_steps(experiment: Experiment, num_envs: int) -> Callable[[], int]:
             "run_dir": experiment.run_dir,
             "id": experiment.environment.id,
             "kwargs": experiment.environment.kwargs,
-            "reference_quirks": experiment.algorithm.reference_quirks,
             "num_envs": num_envs,
         }
     )

@@ -254,16 +254,9 @@ class Algorithm(Section):
 
     @property
     def discriminator_rate(self) -> float:
-        """`discriminator_updates` with its default, 0 with the quirk that freezes D."""
-        if "frozen_discriminator" in self.reference_quirks:
-            return 0.0
+        """`discriminator_updates` with its default."""
         default = 0.2 if self.env_reward_weight == 0 else 0.0
         return default if self.discriminator_updates is None else self.discriminator_updates
-
-    @property
-    def uses_env_reward(self) -> bool:
-        """Whether the environment's reward enters what is learned: not in imitation, but for a quirk of it."""
-        return self.env_reward_weight > 0 or "imitation_env_reward" in self.reference_quirks
 
     @field_validator("reference_quirks", mode="before")
     @classmethod

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from skild_ray.algorithms.demonstrations import demonstrations_fingerprint, load_demonstrations
-from skild_ray.algorithms.train import algorithm_class, stage_name, train_downstream
+from skild_ray.algorithms.train import algorithm_class, algorithm_config, stage_name, train_downstream
 from skild_ray.cluster import connect
 from skild_ray.config import Experiment, fingerprint, load_experiment, to_yaml
 from skild_ray.data.trajectories import Trajectories
@@ -245,7 +245,7 @@ class Run:
             return {}
         if self._transitions is None:
             self._try_environment()
-            rewarded = experiment.sac is not None or experiment.algorithm.uses_env_reward
+            rewarded = experiment.sac is not None or algorithm_config(experiment).settings.env_reward_weight > 0
             rows = load_demonstrations(stored_demonstrations(experiment), experiment.environment, rewarded)
             self._transitions = demonstrations_fingerprint(rows)
         return {"demonstrations": self._transitions}

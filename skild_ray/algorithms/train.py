@@ -15,7 +15,7 @@ from skild_ray.algorithms.checkpoints import Row, restore_newest, save_checkpoin
 from skild_ray.algorithms.off_policy import OffPolicy, OffPolicyConfig
 from skild_ray.algorithms.pretrained import Pretrained
 from skild_ray.algorithms.sac import SACConfig
-from skild_ray.algorithms.skild import SkiLDConfig
+from skild_ray.algorithms.skild import ReferenceSkiLDConfig, SkiLDConfig
 from skild_ray.config import Experiment
 from skild_ray.envs.conventions import subtasks_of
 from skild_ray.envs.try_out import try_out
@@ -91,7 +91,9 @@ def train_downstream(
 
 def algorithm_class(experiment: Experiment) -> type[OffPolicyConfig]:
     """The configuration's class of the algorithm which the experiment trains in stage 4."""
-    return SACConfig if experiment.sac else SkiLDConfig
+    if experiment.sac:
+        return SACConfig
+    return ReferenceSkiLDConfig if experiment.algorithm.reference_quirks else SkiLDConfig
 
 
 def algorithm_config(experiment: Experiment) -> OffPolicyConfig:

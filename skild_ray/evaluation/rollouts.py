@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skild_ray.algorithms.pretrained import Pretrained, load_decoder
-from skild_ray.algorithms.skild.reference import squashed
+from skild_ray.algorithms.pretrained import Pretrained
+from skild_ray.algorithms.train import algorithm_class
 from skild_ray.config import Experiment
 from skild_ray.envs.action_env import ActionVectorEnv
 from skild_ray.envs.conventions import return_range_of, subtasks_of
@@ -173,11 +173,9 @@ def evaluation_env(run_dir: Any, experiment: Experiment, episodes: int) -> Locks
     if experiment.sac:
         return ActionVectorEnv(makers, autoreset=False)
     pretrained = Pretrained.open(run_dir)
-    skill, decoder = pretrained.experiment.skill, load_decoder(pretrained.skill_prior)
-    quirk = "squashed_decoder" in experiment.algorithm.reference_quirks
-    return SkillVectorEnv(
-        makers, squashed(decoder) if quirk else decoder, skill.latent_dim, skill.horizon, autoreset=False
-    )
+    decoder = algorithm_class(experiment).low_level_policy(pretrained, experiment.algorithm)
+    skill = pretrained.experiment.skill
+    return SkillVectorEnv(makers, decoder, skill.latent_dim, skill.horizon, autoreset=False)
 
 
 def play(agent: Agent, episodes: int, seed: int, deterministic: bool, name: str = "evaluation") -> list[Episode]:

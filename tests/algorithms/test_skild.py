@@ -20,11 +20,11 @@ from torch import Tensor
 from skild_ray.algorithms.pretrained import Pretrained, References, load_decoder
 from skild_ray.algorithms.replay import learner_shares
 from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
-from skild_ray.algorithms.skild.skild import make_skill_env
-from skild_ray.algorithms.train import metrics_row, module_weights
+from skild_ray.algorithms.train import algorithm_config, metrics_row, module_weights
 from skild_ray.config import Experiment
 from skild_ray.data.formats import load_dataset
 from skild_ray.errors import SkildError
+from skild_ray.evaluation.rollouts import evaluation_env
 from skild_ray.generation.sources import stored_demonstrations
 
 Build = Callable[..., SkiLD]
@@ -51,7 +51,7 @@ def build(pretrained_run: Experiment, tmp_path: Path, monkeypatch: pytest.Monkey
             resources={"num_learners": num_learners},
             algorithm=changes,
         )
-        algo = SkiLDConfig.from_experiment(experiment).build_algo()
+        algo = algorithm_config(experiment).build_algo()
         assert isinstance(algo, SkiLD)
         built.append(algo)
         return algo
@@ -508,18 +508,24 @@ def test_shifted_transitions_wait_for_long_episodes(build: Build) -> None:
 
 
 def test_decoder_is_squashed_by_the_quirk_only(pretrained_run: Experiment) -> None:
-    context = {"id": "line_world:LineEnv", "kwargs": {}, "run_dir": str(pretrained_run.run_dir)}
+    """In training as in evaluation."""
     decoder = load_decoder(Pretrained.open(pretrained_run.run_dir).skill_prior)
     skill, ends = [5.0, -10.0, 20.0], []
     for quirks, bounded in (([], lambda action: np.clip(action, -1, 1)), (["squashed_decoder"], np.tanh)):
-        env = make_skill_env(context | {"reference_quirks": quirks})
-        (start,), _ = env.reset(seed=0)
-        position = 0.0
-        for _ in range(5):
-            position += 0.1 * bounded(decoder(torch.tensor([[position, start[1], *skill]], dtype=torch.float32)).item())
-        ends.append(env.step(np.array([skill], np.float32))[0][0, 0])
-        assert ends[-1] == pytest.approx(position, abs=1e-5)
-    assert ends[0] != pytest.approx(ends[1], abs=1e-3)
+        settings = pretrained_run.algorithm.model_copy(update={"reference_quirks": quirks})
+        experiment = pretrained_run.model_copy(update={"algorithm": settings})
+        config = algorithm_config(experiment)
+        config.validate()
+        for env in (config.make_vector_env(config.env_config), evaluation_env(experiment.run_dir, experiment, 1)):
+            (start,), _ = env.reset(seed=[0])
+            position = start[0]
+            for _ in range(5):
+                action = decoder(torch.tensor([[position, start[1], *skill]], dtype=torch.float32)).item()
+                position += 0.1 * bounded(action)
+            ends.append(env.step(np.array([skill], np.float32))[0][0, 0])
+            assert ends[-1] == pytest.approx(position, abs=1e-5)
+            env.close()
+    assert ends[0] != pytest.approx(ends[2], abs=1e-3)
 
 
 def test_all_quirks_at_once_train(build: Build) -> None:
@@ -546,6 +552,8 @@ def test_configuration_of_a_library_user(pretrained_run: Experiment) -> None:
         config.training(alfa=1.0)
     with pytest.raises(ValueError, match="discount"):
         _ = SkiLDConfig().training(discount=2.0).settings
+    with pytest.raises(ValueError, match="only ReferenceSkiLDConfig restores them"):
+        config.training(reference_quirks=["squashed_decoder"]).validate()
 
 
 def test_configuration_needs_environment_and_run() -> None:

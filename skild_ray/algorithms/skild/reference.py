@@ -1,22 +1,140 @@
-"""The released code's way of doing things, where it has defects that change results; see `reference_quirks`."""
+"""The code released with the paper, where it has defects that change results: all of `reference_quirks`.
 
+`ReferenceSkiLDConfig` restores those that its settings name. Three are settings that the released code does not heed
+(`as_released`); the others are another reward, another weight in the target (`reference_losses`), other transitions
+(`ShiftedTransitions`) and other actions (`squashed`).
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.tune.registry import register_env
+from torch import Tensor
 
+from skild_ray.algorithms.pretrained import Pretrained, load_decoder
+from skild_ray.algorithms.skild.losses import Update, discriminator_reward, skild_losses
+from skild_ray.algorithms.skild.skild import SkiLD, SkiLDConfig
+from skild_ray.algorithms.skild.skild_experience import SkillExperience
+from skild_ray.algorithms.skild.skild_learner import SkiLDTorchLearner
+from skild_ray.algorithms.transitions import Rows, episode_rows
+from skild_ray.config import Algorithm
+from skild_ray.envs.registry import make_env
 from skild_ray.envs.skill_env import Decoder, SkillVectorEnv
 
+REFERENCE_ENV = "skild_ray/reference_skills"
 
-def squashed(decoder: Decoder) -> Decoder:
-    """`squashed_decoder`: actions are tanh of the decoder's output, which was trained to be the action itself."""
-    return lambda inputs: torch.from_numpy(np.tanh(decoder(inputs).numpy()))
+
+def as_released(settings: Algorithm) -> Algorithm:
+    """The settings as the released code follows them.
+
+    ignored_fixed_alpha: a fixed alpha is not applied, which leaves it at 1.
+    frozen_discriminator: D is never updated.
+    imitation_env_reward: imitation keeps the environment's reward, with weight 0.9.
+    """
+    quirks = settings.reference_quirks
+    changes: dict[str, float] = {"discriminator_updates": settings.discriminator_rate}
+    if "ignored_fixed_alpha" in quirks and not settings.learn_alphas:
+        changes["alpha"] = 1.0
+    if "frozen_discriminator" in quirks:
+        changes["discriminator_updates"] = 0.0
+    if "imitation_env_reward" in quirks and settings.env_reward_weight == 0:
+        changes["env_reward_weight"] = 0.9
+    return settings.model_copy(update=changes)
+
+
+# --- losses ---
+
+
+def reference_losses(settings: Algorithm, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Update:
+    """`skild_losses` with two quirks.
+
+    current_state_weights: the target weighs the divergences at s_1 .. s_n by D(s_0).
+    saturating_reward: see `saturating_reward`.
+    """
+    quirks = settings.reference_quirks
+    if "current_state_weights" in quirks and settings.kl_in_target:
+        out = {**out, "later_logits": out["logits"][:, :1]}
+    reward = saturating_reward if "saturating_reward" in quirks else discriminator_reward
+    return skild_losses(settings, batch, out, reward)
+
+
+def saturating_reward(settings: Algorithm, logits: Tensor) -> Tensor:
+    """r_D = log D - log(1 - D) through float32 probabilities, unclipped: logits beyond about +-17 become +-46.05."""
+    probability = torch.sigmoid(logits)
+    return torch.log(probability + 1e-20) - torch.log(1 - probability + 1e-20)
+
+
+class ReferenceLearner(SkiLDTorchLearner):
+    """Minimises `reference_losses`."""
+
+    @staticmethod
+    def losses(settings: Algorithm, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Update:
+        return reference_losses(settings, batch, out)
+
+
+# --- transitions ---
+
+
+class ShiftedTransitions:
+    """shifted_transitions: the released code's transitions, off by one.
+
+    The state of a skill is the one after its first environment step (that of an episode's first skill excepted), the
+    next state that of the following skill; a time limit counts as a termination and loses its last reward; where the
+    episode terminates on the first step of a skill, that skill is merged into the one before. Rows therefore leave an
+    episode only when it has ended.
+
+    Its episodes come from a `TracedSkillVectorEnv`.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[str, list[tuple[Rows, list[dict[str, Any]]]]] = {}
+
+    def __call__(self, episode: SingleAgentEpisode) -> Rows | None:
+        """All rows of the episode of which this is the last chunk, or None where more is to come."""
+        chunks = self._open.setdefault(episode.id_, [])
+        chunks.append((episode_rows(episode), episode.get_infos()[1:]))
+        if not episode.is_done:
+            return None
+        del self._open[episode.id_]
+        rows = {name: np.concatenate([chunk[name] for chunk, _ in chunks]) for name in chunks[0][0]}
+        infos = [info for _, chunk_infos in chunks for info in chunk_infos]
+        if episode.is_terminated and rows["k"][-1] == 1 and len(infos) > 1:
+            rows["rewards"][-2] += rows["rewards"][-1]
+            end = rows["next_obs"][-1]
+            rows = {name: column[:-1] for name, column in rows.items()}
+            rows["next_obs"][-1] = end
+        elif not episode.is_terminated:
+            rows["rewards"][-1] -= infos[-1]["last_reward"]
+        count = len(rows["rewards"])
+        first = np.stack([info["first_observation"] for info in infos[:count]])
+        rows["obs"][1:] = first[1:]
+        rows["next_obs"][:-1] = first[1:]
+        rows["terminated"][-1] = 1.0
+        return rows
+
+
+class ShiftedExperience(SkillExperience):
+    """`SkillExperience` of `ShiftedTransitions`."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._shift = ShiftedTransitions()
+
+    def add(self, chunks: Sequence[SingleAgentEpisode]) -> None:
+        self.store([(chunk, rows) for chunk in chunks if (rows := self._shift(chunk)) is not None])
+
+    def forget_open_episodes(self) -> None:
+        super().forget_open_episodes()
+        self._shift = ShiftedTransitions()
 
 
 class TracedSkillVectorEnv(SkillVectorEnv):
-    """`SkillVectorEnv` whose info has what `ShiftedTransitions` need.
+    """`SkillVectorEnv` whose info also has, for each environment,
 
     first_observation: s_{t+1}, the state after the skill's first environment step; the state itself after a reset.
     last_reward: of the skill's last environment step; 0 after a reset.
@@ -54,3 +172,75 @@ class _Trace(gym.Wrapper):
             self.first = np.array(outcome[0], np.float32)
         self.last_reward = float(outcome[1])
         return outcome
+
+
+# --- actions ---
+
+
+def squashed(decoder: Decoder) -> Decoder:
+    """squashed_decoder: actions are tanh of the decoder's output, which was trained to be the action itself."""
+    return lambda inputs: torch.from_numpy(np.tanh(decoder(inputs).numpy()))
+
+
+def reference_decoder(pretrained: Pretrained, quirks: Sequence[str]) -> Decoder:
+    """The skill prior's decoder, `squashed` or as it is."""
+    decoder = load_decoder(pretrained.skill_prior)
+    return squashed(decoder) if "squashed_decoder" in quirks else decoder
+
+
+def make_reference_env(context: Mapping[str, Any]) -> TracedSkillVectorEnv:
+    """As `make_skill_env`, with the `reference_quirks` of the context."""
+    torch.set_num_threads(1)
+    pretrained = Pretrained.open(context["run_dir"])
+    skill = pretrained.experiment.skill
+    return TracedSkillVectorEnv(
+        [lambda: make_env(context["id"], context["kwargs"])] * context.get("num_envs", 1),
+        reference_decoder(pretrained, context["reference_quirks"]),
+        skill.latent_dim,
+        skill.horizon,
+    )
+
+
+register_env(REFERENCE_ENV, make_reference_env)
+
+
+# --- the algorithm ---
+
+
+class ReferenceSkiLDConfig(SkiLDConfig):
+    """`SkiLDConfig` with the `reference_quirks` of its settings; the other settings of the released code are those of
+    `experiments/maze_reference.yaml`."""
+
+    vector_env = REFERENCE_ENV
+    make_vector_env = staticmethod(make_reference_env)
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        super().__init__(algo_class=algo_class or ReferenceSkiLD)
+
+    @property
+    def settings(self) -> Algorithm:
+        return as_released(self.validated())
+
+    def validate(self) -> None:
+        super().validate()
+        self.env_config["reference_quirks"] = self.settings.reference_quirks
+
+    def build_experience(self) -> SkillExperience:
+        shifted = "shifted_transitions" in self.settings.reference_quirks
+        experience = ShiftedExperience if shifted else SkillExperience
+        return experience(Pretrained.open(self.run_dir or ""), self.settings, self.low_level, self.seed or 0)
+
+    def get_default_learner_class(self) -> type:
+        return ReferenceLearner
+
+    @staticmethod
+    def low_level_policy(pretrained: Pretrained, settings: Algorithm) -> Decoder:
+        return reference_decoder(pretrained, settings.reference_quirks)
+
+
+class ReferenceSkiLD(SkiLD):
+    """`SkiLD` as it was released."""
+
+    @classmethod
+    def get_default_config(cls) -> ReferenceSkiLDConfig:
+        return ReferenceSkiLDConfig()

@@ -11,13 +11,12 @@ from ray.tune.registry import register_env
 
 from skild_ray.algorithms.off_policy import OffPolicy, OffPolicyConfig, Pace
 from skild_ray.algorithms.pretrained import Pretrained, load_decoder
-from skild_ray.algorithms.skild.reference import TracedSkillVectorEnv, squashed
 from skild_ray.algorithms.skild.skild_experience import SkillExperience
 from skild_ray.algorithms.skild.skild_learner import SkiLDTorchLearner
 from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
 from skild_ray.config import Algorithm, Experiment
 from skild_ray.envs.registry import make_env
-from skild_ray.envs.skill_env import SkillVectorEnv
+from skild_ray.envs.skill_env import Decoder, SkillVectorEnv
 
 SKILL_ENV = "skild_ray/skills"
 
@@ -26,12 +25,10 @@ def make_skill_env(context: Mapping[str, Any]) -> SkillVectorEnv:
     """The skill-level vector environment of one env runner, from RLlib's environment context."""
     torch.set_num_threads(1)
     pretrained = Pretrained.open(context["run_dir"])
-    skill, quirks = pretrained.experiment.skill, context["reference_quirks"]
-    decoder = load_decoder(pretrained.skill_prior)
-    vector_env = TracedSkillVectorEnv if "shifted_transitions" in quirks else SkillVectorEnv
-    return vector_env(
+    skill = pretrained.experiment.skill
+    return SkillVectorEnv(
         [lambda: make_env(context["id"], context["kwargs"])] * context.get("num_envs", 1),
-        squashed(decoder) if "squashed_decoder" in quirks else decoder,
+        load_decoder(pretrained.skill_prior),
         skill.latent_dim,
         skill.horizon,
     )
@@ -79,13 +76,15 @@ class SkiLDConfig(OffPolicyConfig):
     def settings(self) -> Algorithm:
         """The fields of `Algorithm`, validated."""
         settings: Algorithm = self.validated()
+        if settings.reference_quirks:
+            raise ValueError("reference_quirks: only ReferenceSkiLDConfig restores them")
         return settings
 
     def validate(self) -> None:
         super().validate()
         if self.run_dir is None or self.low_level_env is None:
             raise ValueError("SkiLDConfig needs .environment(ID) and .pretrained(run_dir=DIR)")
-        self.env_config |= {"run_dir": self.run_dir, "reference_quirks": self.settings.reference_quirks}
+        self.env_config["run_dir"] = self.run_dir
 
     def pace(self) -> Pace:
         settings = self.settings
@@ -100,6 +99,11 @@ class SkiLDConfig(OffPolicyConfig):
 
     def build_experience(self) -> SkillExperience:
         return SkillExperience(Pretrained.open(self.run_dir or ""), self.settings, self.low_level, self.seed or 0)
+
+    @staticmethod
+    def low_level_policy(pretrained: Pretrained, settings: Algorithm) -> Decoder:
+        """a(s, z), which turns skills into actions, in training and in evaluation."""
+        return load_decoder(pretrained.skill_prior)
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         return RLModuleSpec(module_class=SkiLDTorchRLModule)

@@ -65,13 +65,7 @@ class SkiLDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
 
     def _set_alphas(self) -> None:
         """Set both weights to those of the settings."""
-        settings = self.settings
-        # The released code never applies a fixed alpha, which leaves it at 1.
-        ignored = "ignored_fixed_alpha" in settings.reference_quirks and not settings.learn_alphas
-        for parameter, value in (
-            (self.log_alpha, 1.0 if ignored else settings.alpha),
-            (self.log_alpha_q, settings.alpha_q),
-        ):
+        for parameter, value in ((self.log_alpha, self.settings.alpha), (self.log_alpha_q, self.settings.alpha_q)):
             parameter.data.fill_(math.log(max(value, 1e-20)))
 
     def set_state(self, state: Any) -> None:
