@@ -22,6 +22,7 @@ from typing import Any
 from skild_ray.config import Experiment
 from skild_ray.pipeline import Run
 from skild_ray.runs.artifacts import Artifact
+from skild_ray.runs.folder import run_folder
 
 STAGE = {"iterations": 30, "validation_interval": 15, "batch_size": 32}
 SKILL = {"latent_dim": 4, "hidden": 16, "decoder_hidden": 16, "decoder_layers": 1, "head_layers": 1}
@@ -79,7 +80,7 @@ def hashes(name: str, folder: Path) -> dict[str, str]:
     """Hash of the weights and metrics of every stage of one of RUNS, trained below `folder`, by '<run>/<stage>'."""
     experiment = Experiment.model_validate({"name": name, "runs": str(folder), **RUNS[name]})
     Run(experiment, report=lambda _: None).train_all()
-    stages = sorted(path.parent for path in experiment.run_dir.glob("*/artifact.json"))
+    stages = sorted(path.parent for path in run_folder(experiment).glob("*/artifact.json"))
     return {
         f"{name}/{stage.name}": _hash(Artifact(stage, json.loads((stage / "artifact.json").read_text())))
         for stage in stages

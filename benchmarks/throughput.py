@@ -26,7 +26,7 @@ from benchmarks.simulators import World, simulator_measurements
 from benchmarks.training_loop import TrainingLoop
 from benchmarks.untrained import publish_untrained
 from skild_ray.cluster import connect
-from skild_ray.config import Algorithm, Experiment, SkillModel, load_experiment
+from skild_ray.config import Experiment, SkiLDSettings, SkillModelSettings, load_experiment
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 EXPERIMENT_OF: dict[World, str] = {"maze": "maze.yaml", "kitchen": "kitchen_teleop.yaml", "office": "office.yaml"}
@@ -51,7 +51,7 @@ LABELS = {
 def measured_experiment(world: World, runs: str, runners: int | None, envs: int | None, seconds: float) -> Experiment:
     """The world's experiment at the reference's sample reuse and network sizes, and without an end or a warm-up."""
     experiment = load_experiment(EXPERIMENTS / EXPERIMENT_OF[world])
-    default = Algorithm()
+    default = SkiLDSettings()
     algorithm = experiment.algorithm.model_copy(
         update={
             "samples_per_skill_step": SAMPLES_PER_SKILL_STEP,
@@ -79,7 +79,7 @@ def measured_experiment(world: World, runs: str, runners: int | None, envs: int 
     return experiment.model_copy(
         update={
             "runs": runs,
-            "skill": SkillModel(),
+            "skill": SkillModelSettings(),
             "algorithm": algorithm,
             "rollout": rollout,
             "progress": experiment.progress.model_copy(update={"report_interval_s": max(seconds / 4, 0.1)}),

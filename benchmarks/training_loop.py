@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -17,6 +16,7 @@ from skild_ray.algorithms.off_policy import UPDATES_PER_CALL
 from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
 from skild_ray.config import Experiment
 from skild_ray.evaluation.agent import build_module
+from skild_ray.runs.folder import run_folder
 
 NEVER = 10**12
 
@@ -37,7 +37,7 @@ class TrainingLoop:
         self._size = experiment.algorithm.batch_size
         self._threads = experiment.resources.learner_threads
         self._horizon = experiment.skill.horizon
-        self._bare = BareLearner(build_module(Path(experiment.run_dir), experiment))
+        self._bare = BareLearner(build_module(run_folder(experiment), experiment))
         self._drawn: dict[str, Tensor] = {}
         self._trained = {"updates": 0, "decisions": 0}
 

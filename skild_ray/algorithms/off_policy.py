@@ -24,7 +24,7 @@ from skild_ray.algorithms.rllib_internals import (
     forget_weights_version,
     learner_index,
 )
-from skild_ray.config import Environment, Experiment, Rollout, Section
+from skild_ray.config import Environment, Experiment, RolloutSettings, Section
 from skild_ray.envs.lockstep import LockstepVectorEnv
 
 UPDATES_PER_CALL = 8
@@ -65,7 +65,7 @@ class OffPolicyConfig(ModelSettingsConfig):
         # See `BoundedEnvRunner` and `EnvRunners` for what becomes of faults.
         self.env_runner_cls = BoundedEnvRunner
         self.restart_failed_env_runners = True
-        self.sample_timeout_s = Rollout().answer_timeout_s
+        self.sample_timeout_s = RolloutSettings().answer_timeout_s
         self.delay_between_env_runner_restarts_s = 2.0
 
     @staticmethod

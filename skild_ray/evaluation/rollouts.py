@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from skild_ray.algorithms.pretrained import Pretrained
-from skild_ray.algorithms.train import algorithm_class
+from skild_ray.algorithms.registry import spec_of
 from skild_ray.config import Experiment
 from skild_ray.envs.action_env import ActionVectorEnv
 from skild_ray.envs.conventions import return_range_of, subtasks_of
@@ -173,7 +173,7 @@ def evaluation_env(run_dir: Any, experiment: Experiment, episodes: int) -> Locks
     if experiment.sac:
         return ActionVectorEnv(makers, autoreset=False)
     pretrained = Pretrained.open(run_dir)
-    decoder = algorithm_class(experiment).low_level_policy(pretrained, experiment.algorithm)
+    decoder = spec_of(experiment).load_config().low_level_policy(pretrained, experiment.algorithm)
     skill = pretrained.experiment.skill
     return SkillVectorEnv(makers, decoder, skill.latent_dim, skill.horizon, autoreset=False)
 

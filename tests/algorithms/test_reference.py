@@ -21,15 +21,15 @@ from skild_ray.algorithms.skild.reference import (
     saturating_reward,
     squashed,
 )
-from skild_ray.config import Algorithm, Experiment
+from skild_ray.config import Experiment, SkiLDSettings
 from skild_ray.envs.skill_env import SkillVectorEnv
 
 INSIDE, OUTSIDE = 1e4, -1e4
 """Logits of states that D is certain of."""
 
 
-def _released(quirks: list[str], **settings: Any) -> Algorithm:
-    return as_released(Algorithm.model_validate(settings | {"reference_quirks": quirks}))
+def _released(quirks: list[str], **settings: Any) -> SkiLDSettings:
+    return as_released(SkiLDSettings.model_validate(settings | {"reference_quirks": quirks}))
 
 
 def test_a_fixed_alpha_is_ignored_and_a_learned_one_starts_there() -> None:
@@ -54,7 +54,7 @@ def test_imitation_keeps_the_environments_reward() -> None:
 def test_saturating_reward() -> None:
     logits = torch.tensor([-1e4, -30.0, -2.0, 0.0, 2.0, 30.0, 1e4])
     expected = torch.tensor([-46.0517, -30, -2, 0, 2, 46.0517, 46.0517])
-    torch.testing.assert_close(saturating_reward(Algorithm(), logits), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(saturating_reward(SkiLDSettings(), logits), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,9 @@ def test_saturating_reward() -> None:
     ],
 )
 def test_losses(quirks: list[str], target: float) -> None:
-    settings = Algorithm.model_validate({"env_reward_weight": 0.5, "kl_in_target": True, "reference_quirks": quirks})
+    settings = SkiLDSettings.model_validate(
+        {"env_reward_weight": 0.5, "kl_in_target": True, "reference_quirks": quirks}
+    )
     one = torch.ones(1)
     batch = {"returns": 0 * one, "n_step_weights": one[None], "bootstrap": 0.9 * one, "later_weights": 0.9 * one[None]}
     out: dict[str, Tensor] = dict.fromkeys(("q_policy", "kl_prior", "kl_posterior"), one)

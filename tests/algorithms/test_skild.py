@@ -26,6 +26,7 @@ from skild_ray.data.formats import load_dataset
 from skild_ray.errors import SkildError
 from skild_ray.evaluation.rollouts import evaluation_env
 from skild_ray.generation.sources import stored_demonstrations
+from skild_ray.runs.folder import run_folder
 
 Build = Callable[..., SkiLD]
 VARIED = {"id": "counting_env:RandomLengthEnv"}
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 @pytest.fixture
 def build(pretrained_run: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
-    """Builds the algorithm with settings of `Algorithm` and of other sections changed, and stops it in the end."""
+    """Builds the algorithm with settings of `algorithm` and of other sections changed, and stops it in the end."""
     monkeypatch.setenv("TUNE_RESULT_DIR", str(tmp_path))
     monkeypatch.setenv("MINARI_DATASETS_PATH", f"{pretrained_run.runs}/minari")
     built: list[SkiLD] = []
@@ -509,14 +510,15 @@ def test_shifted_transitions_wait_for_long_episodes(build: Build) -> None:
 
 def test_decoder_is_squashed_by_the_quirk_only(pretrained_run: Experiment) -> None:
     """In training as in evaluation."""
-    decoder = load_decoder(Pretrained.open(pretrained_run.run_dir).skill_prior)
+    decoder = load_decoder(Pretrained.open(run_folder(pretrained_run)).skill_prior)
     skill, ends = [5.0, -10.0, 20.0], []
     for quirks, bounded in (([], lambda action: np.clip(action, -1, 1)), (["squashed_decoder"], np.tanh)):
         settings = pretrained_run.algorithm.model_copy(update={"reference_quirks": quirks})
         experiment = pretrained_run.model_copy(update={"algorithm": settings})
         config = algorithm_config(experiment)
         config.validate()
-        for env in (config.make_vector_env(config.env_config), evaluation_env(experiment.run_dir, experiment, 1)):
+        evaluated = evaluation_env(run_folder(experiment), experiment, 1)
+        for env in (config.make_vector_env(config.env_config), evaluated):
             (start,), _ = env.reset(seed=[0])
             position = start[0]
             for _ in range(5):
@@ -541,7 +543,7 @@ def test_configuration_of_a_library_user(pretrained_run: Experiment) -> None:
     config = (
         SkiLDConfig()
         .environment("line_world:LineEnv", env_config={"max_episode_steps": 7})
-        .pretrained(run_dir=str(pretrained_run.run_dir))
+        .pretrained(run_dir=str(run_folder(pretrained_run)))
         .env_runners(num_env_runners=0, num_envs_per_env_runner=2)
         .training(alpha=0.5, n_step=2)
     )
@@ -571,7 +573,7 @@ def test_experiment_decides_the_configuration(pretrained_run: Experiment) -> Non
     config = SkiLDConfig.from_experiment(pretrained_run)
     assert config.settings == pretrained_run.algorithm
     assert config.rollout_fragment_length * config.num_envs_per_env_runner == 16
-    assert Path(config.run_dir or "") == pretrained_run.run_dir.resolve()
+    assert Path(config.run_dir or "") == run_folder(pretrained_run).resolve()
 
 
 def test_maze(build: Build, tmp_path: Path) -> None:

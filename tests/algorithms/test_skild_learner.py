@@ -14,7 +14,7 @@ from torch import Tensor
 from skild_ray.algorithms.replay import Replay
 from skild_ray.algorithms.skild import SkiLDTorchLearner, SkiLDTorchRLModule
 from skild_ray.algorithms.skild.losses import discriminator_reward
-from skild_ray.config import Algorithm
+from skild_ray.config import SkiLDSettings
 
 Make = Callable[..., SkiLDTorchLearner]
 Batch = dict[str, Tensor]
@@ -103,7 +103,7 @@ def test_discriminator_reward_of_every_state_of_the_walk(make_learner: Make) -> 
 )
 def test_discriminator_reward(changes: dict[str, Any], expected: list[float]) -> None:
     logits = torch.tensor([-30.0, -2.0, 0.0, 2.0, 30.0])
-    reward = discriminator_reward(Algorithm.model_validate(changes), logits)
+    reward = discriminator_reward(SkiLDSettings.model_validate(changes), logits)
     torch.testing.assert_close(reward, torch.tensor(expected, dtype=torch.float32), rtol=1e-4, atol=1e-4)
 
 

@@ -10,7 +10,7 @@ from benchmarks.simulators import World, simulator_measurements
 from benchmarks.throughput import measure, measured_experiment
 from benchmarks.training_loop import TrainingLoop
 from benchmarks.untrained import publish_untrained
-from skild_ray.config import Algorithm, Experiment, SkillModel
+from skild_ray.config import Experiment, SkiLDSettings, SkillModelSettings
 
 KEYS = {
     "raw_env_steps_per_s",
@@ -74,8 +74,8 @@ def test_the_office_is_measured_without_an_original(tmp_path: Path) -> None:
 @pytest.mark.parametrize("world", ["maze", "kitchen", "office"])
 def test_networks_and_sample_reuse_are_the_papers(world: World) -> None:
     experiment = measured_experiment(world, "runs", 3, 4, 1.0)
-    assert experiment.skill == SkillModel()
-    assert experiment.algorithm.critic_hidden == Algorithm().critic_hidden
+    assert experiment.skill == SkillModelSettings()
+    assert experiment.algorithm.critic_hidden == SkiLDSettings().critic_hidden
     assert experiment.algorithm.samples_per_skill_step == 128
     assert (experiment.rollout.num_env_runners, experiment.rollout.num_envs_per_env_runner) == (3, 4)
 

@@ -9,7 +9,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from skild_ray.algorithms.replay import Replay, draw_batches
 from skild_ray.algorithms.transitions import Rows, episode_rows
-from skild_ray.config import SAC
+from skild_ray.config import SACSettings
 
 COLUMNS = ("obs", "actions", "returns", "bootstrap", "later_states", "later_weights")
 
@@ -20,7 +20,7 @@ class DemonstratedExperience:
     See `skild_ray.algorithms.experience.Experience`.
     """
 
-    def __init__(self, demonstrations: Sequence[Rows], settings: SAC, seed: int) -> None:
+    def __init__(self, demonstrations: Sequence[Rows], settings: SACSettings, seed: int) -> None:
         self._settings = settings
         capacities = settings.replay_capacity, sum(len(rows["rewards"]) for rows in demonstrations)
         seeds = np.random.SeedSequence([seed, 2]).generate_state(2)

@@ -22,14 +22,14 @@ from skild_ray.algorithms.skild.skild import SkiLD, SkiLDConfig
 from skild_ray.algorithms.skild.skild_experience import SkillExperience
 from skild_ray.algorithms.skild.skild_learner import SkiLDTorchLearner
 from skild_ray.algorithms.transitions import Rows, episode_rows
-from skild_ray.config import Algorithm
+from skild_ray.config import SkiLDSettings
 from skild_ray.envs.registry import make_env
 from skild_ray.envs.skill_env import Decoder, SkillVectorEnv
 
 REFERENCE_ENV = "skild_ray/reference_skills"
 
 
-def as_released(settings: Algorithm) -> Algorithm:
+def as_released(settings: SkiLDSettings) -> SkiLDSettings:
     """The settings as the released code follows them.
 
     ignored_fixed_alpha: a fixed alpha is not applied, which leaves it at 1.
@@ -50,7 +50,7 @@ def as_released(settings: Algorithm) -> Algorithm:
 # --- losses ---
 
 
-def reference_losses(settings: Algorithm, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Update:
+def reference_losses(settings: SkiLDSettings, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Update:
     """`skild_losses` with two quirks.
 
     current_state_weights: the target weighs the divergences at s_1 .. s_n by D(s_0).
@@ -63,7 +63,7 @@ def reference_losses(settings: Algorithm, batch: Mapping[str, Tensor], out: Mapp
     return skild_losses(settings, batch, out, reward)
 
 
-def saturating_reward(settings: Algorithm, logits: Tensor) -> Tensor:
+def saturating_reward(settings: SkiLDSettings, logits: Tensor) -> Tensor:
     """r_D = log D - log(1 - D) through float32 probabilities, unclipped: logits beyond about +-17 become +-46.05."""
     probability = torch.sigmoid(logits)
     return torch.log(probability + 1e-20) - torch.log(1 - probability + 1e-20)
@@ -73,7 +73,7 @@ class ReferenceLearner(SkiLDTorchLearner):
     """Minimises `reference_losses`."""
 
     @staticmethod
-    def losses(settings: Algorithm, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Update:
+    def losses(settings: SkiLDSettings, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Update:
         return reference_losses(settings, batch, out)
 
 
@@ -218,7 +218,7 @@ class ReferenceSkiLDConfig(SkiLDConfig):
         super().__init__(algo_class=algo_class or ReferenceSkiLD)
 
     @property
-    def settings(self) -> Algorithm:
+    def settings(self) -> SkiLDSettings:
         return as_released(self.validated())
 
     def validate(self) -> None:
@@ -234,7 +234,7 @@ class ReferenceSkiLDConfig(SkiLDConfig):
         return ReferenceLearner
 
     @staticmethod
-    def low_level_policy(pretrained: Pretrained, settings: Algorithm) -> Decoder:
+    def low_level_policy(pretrained: Pretrained, settings: SkiLDSettings) -> Decoder:
         return reference_decoder(pretrained, settings.reference_quirks)
 
 

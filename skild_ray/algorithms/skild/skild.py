@@ -14,9 +14,10 @@ from skild_ray.algorithms.pretrained import Pretrained, load_decoder
 from skild_ray.algorithms.skild.skild_experience import SkillExperience
 from skild_ray.algorithms.skild.skild_learner import SkiLDTorchLearner
 from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
-from skild_ray.config import Algorithm, Experiment
+from skild_ray.config import Experiment, SkiLDSettings
 from skild_ray.envs.registry import make_env
 from skild_ray.envs.skill_env import Decoder, SkillVectorEnv
+from skild_ray.runs.folder import run_folder
 
 SKILL_ENV = "skild_ray/skills"
 
@@ -49,10 +50,10 @@ class SkiLDConfig(OffPolicyConfig):
         )
         algo = config.build_algo()
 
-    `training` takes every field of `skild_ray.config.Algorithm`, which documents them, and nothing unknown.
+    `training` takes every field of `skild_ray.config.SkiLDSettings`, which documents them, and nothing unknown.
     """
 
-    section = Algorithm
+    section = SkiLDSettings
     version = 2
     vector_env = SKILL_ENV
     make_vector_env = staticmethod(make_skill_env)
@@ -65,7 +66,7 @@ class SkiLDConfig(OffPolicyConfig):
     def from_experiment(cls, experiment: Experiment) -> Self:
         """The algorithm that an experiment file describes, on the artifacts in its run directory."""
         config = super().from_experiment(experiment).training(**experiment.algorithm.model_dump())
-        return config.pretrained(run_dir=str(experiment.run_dir.resolve()))
+        return config.pretrained(run_dir=str(run_folder(experiment).resolve()))
 
     def pretrained(self, *, run_dir: str) -> Self:
         """Name the folder that holds the artifacts of stages 1 to 3."""
@@ -73,9 +74,9 @@ class SkiLDConfig(OffPolicyConfig):
         return self
 
     @property
-    def settings(self) -> Algorithm:
-        """The fields of `Algorithm`, validated."""
-        settings: Algorithm = self.validated()
+    def settings(self) -> SkiLDSettings:
+        """The fields of `SkiLDSettings`, validated."""
+        settings: SkiLDSettings = self.validated()
         if settings.reference_quirks:
             raise ValueError("reference_quirks: only ReferenceSkiLDConfig restores them")
         return settings
@@ -101,7 +102,7 @@ class SkiLDConfig(OffPolicyConfig):
         return SkillExperience(Pretrained.open(self.run_dir or ""), self.settings, self.low_level, self.seed or 0)
 
     @staticmethod
-    def low_level_policy(pretrained: Pretrained, settings: Algorithm) -> Decoder:
+    def low_level_policy(pretrained: Pretrained, settings: SkiLDSettings) -> Decoder:
         """a(s, z), which turns skills into actions, in training and in evaluation."""
         return load_decoder(pretrained.skill_prior)
 

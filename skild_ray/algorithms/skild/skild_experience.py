@@ -12,7 +12,7 @@ from skild_ray.algorithms.demonstrations import load_demonstrations, skill_rows
 from skild_ray.algorithms.pretrained import Pretrained, References, load_demonstration_states, load_skill_model
 from skild_ray.algorithms.replay import Replay, draw_batches
 from skild_ray.algorithms.transitions import Rows, episode_rows
-from skild_ray.config import Algorithm, Environment, load_experiment
+from skild_ray.config import Environment, SkiLDSettings, load_experiment
 from skild_ray.generation.sources import stored_demonstrations
 
 
@@ -26,7 +26,7 @@ class SkillExperience:
     See `skild_ray.algorithms.experience.Experience`.
     """
 
-    def __init__(self, pretrained: Pretrained, settings: Algorithm, low_level: Environment, seed: int) -> None:
+    def __init__(self, pretrained: Pretrained, settings: SkiLDSettings, low_level: Environment, seed: int) -> None:
         self._pretrained, self._settings = pretrained, settings
         self._references = References(pretrained, settings.posterior_scale)
         skill = pretrained.experiment.skill

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from skild_ray.algorithms.rllib_internals import set_gradients
 from skild_ray.algorithms.skild.losses import Update, skild_losses
 from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
-from skild_ray.config import Algorithm
+from skild_ray.config import SkiLDSettings
 
 
 class _Latest(NamedTuple):
@@ -66,7 +66,7 @@ class SkiLDTorchLearner(TorchLearner):
         return groups
 
     @staticmethod
-    def losses(settings: Algorithm, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Update:
+    def losses(settings: SkiLDSettings, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Update:
         """What is minimised, see `skild_losses`."""
         return skild_losses(settings, batch, out)
 
@@ -104,7 +104,7 @@ class SkiLDTorchLearner(TorchLearner):
             module.target_critics.follow(module.critics, settings.target_update_rate)
 
     @staticmethod
-    def _is_due(name: str, update: int, settings: Algorithm) -> bool:
+    def _is_due(name: str, update: int, settings: SkiLDSettings) -> bool:
         if name in ("policy", "alpha"):
             return update >= settings.critic_warmup_updates
         if name == "discriminator":  # a fraction f < 1 means every 1/f-th update
