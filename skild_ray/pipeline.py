@@ -182,7 +182,7 @@ class Run:
                 self._report(f"{error}; making it again")
             return None
         same = artifact.fingerprint == made_from
-        budget = self.experiment.downstream.total_env_steps
+        budget = self.experiment.algorithm.total_env_steps
         steps = artifact.facts.get("total_env_steps", budget)  # stages 1 to 3 have none
         if same and steps == budget:
             return artifact
@@ -200,7 +200,7 @@ class Run:
         hashes = [artifact.model_hash for artifact in inputs]
         if stage not in OFFLINE:
             del settings["algorithm"]["total_env_steps"]  # a longer run resumes from a shorter one
-            version = spec_of(self.experiment).load_config().version
+            version = spec_of(self.experiment.algorithm.type).load_config().version
             return fingerprint(stage, version, settings, hashes, self.direct_data())
         for kind in OFFLINE[stage].data:  # what a source holds counts, not where it comes from
             settings["data"][kind] = [
@@ -212,12 +212,13 @@ class Run:
     def direct_data(self) -> dict[str, str]:
         """Fingerprint of the demonstrations with their rewards, where stage 4 learns from them directly."""
         experiment = self.experiment
-        if experiment.sac is None and experiment.algorithm.demonstration_share == 0:
+        wanted = experiment.algorithm.replayed_demonstrations
+        if wanted == "none":
             return {}
         if self._transitions is None:
             self._try_environment()
-            rewarded = experiment.sac is not None or experiment.algorithm.uses_env_reward
-            rows = load_demonstrations(stored_demonstrations(experiment), experiment.environment, rewarded)
+            sources = stored_demonstrations(experiment)
+            rows = load_demonstrations(sources, experiment.environment, wanted == "with rewards")
             self._transitions = demonstrations_fingerprint(rows)
         return {"demonstrations": self._transitions}
 

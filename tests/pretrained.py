@@ -41,7 +41,9 @@ def tiny_experiment(runs: object, **sections: Any) -> Experiment:
         "rollout": {"num_env_runners": 0, "num_envs_per_env_runner": 4, "decisions_per_fragment": 16},
         "progress": {"report_interval_s": 0.01},
     }
-    algorithm = ALGORITHM | sections.pop("algorithm", {})
+    algorithm = sections.pop("algorithm", {})
+    if algorithm.get("type", "skild") in ("skild", "skild_reference"):
+        algorithm = ALGORITHM | algorithm
     return Experiment.model_validate(settings | sections | {"algorithm": algorithm})
 
 

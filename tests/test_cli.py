@@ -152,11 +152,14 @@ def test_stage_that_the_experiment_does_not_have(
     _is_one_line(outcome, 2, f"no stage {wrong!r}", "algorithm.env_reward_weight is", f"skild-ray train {right}")
 
 
-def test_sac_needs_its_section(run: Run, experiment: Experiment, tmp_path: Path) -> None:
+def test_an_algorithm_has_its_own_stage_and_settings(run: Run, experiment: Experiment, tmp_path: Path) -> None:
     path = _write(experiment, tmp_path)
     _is_one_line(run("train", "sac", path), 2, "no stage 'sac'", "train demo-rl")
-    _is_one_line(run("train", "demo-rl", path, "--set", "sac.hidden=8"), 2, "no stage 'demo-rl'", "train sac")
-    _is_one_line(run("train", "sac", path, "--set", "sac.alpha=8"), 2, "unknown key 'sac.alpha'")
+    right, wrong = "algorithm={type: sac, hidden: 8}", "algorithm={type: sac, alpha: 8}"
+    _is_one_line(run("train", "demo-rl", path, "--set", right), 2, "no stage 'demo-rl'", "train sac")
+    _is_one_line(run("train", "sac", path, "--set", wrong), 2, "unknown key 'algorithm.alpha'")
+    former = run("train", "sac", path, "--set", "sac.hidden=8")
+    _is_one_line(former, 2, "'sac' is now written 'algorithm: {type: sac, ...}'")
 
 
 def _generate(experiment: Experiment) -> None:

@@ -6,11 +6,15 @@ from typing import Any, get_args
 import pytest
 import yaml
 
+from skild_ray.algorithms.registry import last_stage
+from skild_ray.algorithms.sac.settings import SACSettings
+from skild_ray.algorithms.skild.reference_settings import Quirk
+from skild_ray.algorithms.skild.settings import SkiLDSettings
 from skild_ray.config import Experiment, load_experiment, to_yaml
-from skild_ray.algorithms.skild.settings import Quirk, SkiLDSettings
 from skild_ray.errors import ConfigError
 from skild_ray.runs.fingerprint import fingerprint
 from skild_ray.runs.folder import run_folder
+from skild_ray.stages import DEMO_RL, IMITATION
 
 EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
 MINIMAL: dict[str, Any] = {
@@ -62,13 +66,13 @@ def test_there_are_shipped_experiments() -> None:
 
 def test_imitation_is_the_absence_of_the_environments_reward() -> None:
     by_name = {path.stem: load_experiment(path) for path in EXPERIMENTS}
-    assert by_name["maze_imitation"].imitation
-    assert not by_name["maze"].imitation
+    assert last_stage(by_name["maze_imitation"]) is IMITATION
+    assert last_stage(by_name["maze"]) is DEMO_RL
     assert by_name["maze_imitation"].data == by_name["maze"].data
 
 
 def test_round_trip(write) -> None:  # type: ignore[no-untyped-def]
-    for path in [*EXPERIMENTS, write(_with("algorithm.reference_quirks", True))]:
+    for path in [*EXPERIMENTS, write(_with("algorithm.type", "skild_reference"))]:
         experiment = load_experiment(path)
         assert load_experiment(write(to_yaml(experiment), "again.yaml")) == experiment
 
@@ -92,7 +96,15 @@ def test_defaults_are_valid(write) -> None:  # type: ignore[no-untyped-def]
         ("algorithm.discount", 1.5, "'algorithm.discount': Input should be less than or equal to 1, got 1.5"),
         ("algorithm.total_env_steps", 0, "'algorithm.total_env_steps': Input should be greater than 0, got 0"),
         ("algorithm.latent_squash", "relu", "'algorithm.latent_squash'"),
-        ("algorithm.reference_quirks", ["squashed_decoder", "other"], "'algorithm.reference_quirks.1'"),
+        (
+            "algorithm",
+            {"type": "skild_reference", "reference_quirks": ["squashed_decoder", "x"]},
+            "reference_quirks.1'",
+        ),
+        ("algorithm.reference_quirks", True, "is now written 'algorithm: {type: skild_reference}'"),
+        ("algorithm.type", "scac", "unknown algorithm 'scac'; the nearest is 'sac'"),
+        ("algorithm.type", "no_such_package:SPEC", "cannot import 'no_such_package'"),
+        ("algorithm.type", "skild_ray.errors:SPEC", "has no AlgorithmSpec 'SPEC'"),
         ("algorithm.critic_lr", float("nan"), "'algorithm.critic_lr'"),
         ("skill.decoder_norm", "group", "'skill.decoder_norm'"),
         ("data.demonstrations", [], "'data.demonstrations'"),
@@ -182,7 +194,6 @@ def test_overrides(write) -> None:  # type: ignore[no-untyped-def]
         "algorithm.critic_lr=1e-3",
         "algorithm.kl_clamp=null",
         "algorithm.synchronous=true",
-        "algorithm.reference_quirks=[squashed_decoder]",
         "environment.kwargs.max_episode_steps=7",
         "data.task_agnostic.0.weight=2",
         "data.demonstrations.0={max_episodes: 9}",
@@ -193,7 +204,6 @@ def test_overrides(write) -> None:  # type: ignore[no-untyped-def]
     experiment = load_experiment(write(_with("algorithm.kl_clamp", 5.0)), overrides)
     algorithm = experiment.algorithm
     assert (algorithm.alpha, algorithm.critic_lr, algorithm.kl_clamp, algorithm.synchronous) == (0.5, 1e-3, None, True)
-    assert algorithm.reference_quirks == ["squashed_decoder"]
     assert experiment.environment.kwargs == {"max_episode_steps": 7}
     assert experiment.data.task_agnostic[0].weight == 2
     assert experiment.data.demonstrations[0].dataset == "b", "a mapping is merged over what is there"
@@ -258,9 +268,24 @@ def test_wrong_overrides(write, override: str, expected: str) -> None:  # type: 
 
 
 def test_all_quirks_at_once(write) -> None:  # type: ignore[no-untyped-def]
-    algorithm = load_experiment(write(_with("algorithm.reference_quirks", True))).algorithm
-    assert set(algorithm.reference_quirks) == set(get_args(Quirk))
-    assert load_experiment(write(_with("algorithm.reference_quirks", False))).algorithm.reference_quirks == []
+    path = write(_with("algorithm.type", "skild_reference"))
+    for overrides in ([], ["algorithm.reference_quirks=true"]):
+        assert set(load_experiment(path, overrides).algorithm.reference_quirks) == set(get_args(Quirk))
+    assert load_experiment(path, ["algorithm.reference_quirks=false"]).algorithm.reference_quirks == []
+
+
+def test_another_algorithm_begins_with_its_own_defaults(write) -> None:  # type: ignore[no-untyped-def]
+    write(_with("algorithm", {"alpha": 3.0, "batch_size": 7}), "base.yaml")
+    for content, overrides in (
+        ({"algorithm": {"type": "sac", "n_step": 5}}, []),
+        ({}, ["algorithm.type=sac", "algorithm.n_step=5"]),
+        ({}, ["algorithm={type: sac, n_step: 5}"]),
+    ):
+        algorithm = load_experiment(write({"extends": "base.yaml"} | content), overrides).algorithm
+        assert isinstance(algorithm, SACSettings)
+        assert (algorithm.n_step, algorithm.batch_size) == (5, SACSettings().batch_size)
+    same = load_experiment(write({"extends": "base.yaml", "algorithm": {"type": "skild", "n_step": 5}})).algorithm
+    assert (same.alpha, same.n_step) == (3.0, 5)
 
 
 def test_experiments_do_not_change_after_loading(write) -> None:  # type: ignore[no-untyped-def]

@@ -1,15 +1,13 @@
-"""What the algorithms of stage 4 share: their configuration, and the loop of sampling and learning around a replay."""
+"""What the algorithms of stage 4 share: the loop of sampling and learning around an experience."""
 
 import functools
-from abc import abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any
 
 import numpy as np
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm as RLlibAlgorithm
-from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
@@ -17,15 +15,9 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV
 
 from skild_ray.algorithms.env_runners import BoundedEnvRunner, EnvRunners, Fragment
 from skild_ray.algorithms.experience import Experience
+from skild_ray.algorithms.off_policy_config import OffPolicyConfig
 from skild_ray.algorithms.replay import Replay, learner_shares
-from skild_ray.algorithms.rllib_internals import (
-    ModelSettingsConfig,
-    env_runner_placement,
-    forget_weights_version,
-    learner_index,
-)
-from skild_ray.config import Environment, Experiment, RolloutSettings, Section
-from skild_ray.envs.lockstep import LockstepVectorEnv
+from skild_ray.algorithms.rllib_internals import env_runner_placement, forget_weights_version, learner_index
 
 UPDATES_PER_CALL = 8
 EPISODE_WINDOW = 50
@@ -218,15 +210,16 @@ class OffPolicy(RLlibAlgorithm):
             "counts": dict(self._counts),
             "faults": dict(self._runners.faults),
             "recent": {name: list(values) for name, values in self._recent.items()},
-            **self.config.record,
-        } | self.experience.get_state()
+            "config": self.config.record,
+            "experience": self.experience.get_state(),
+        }
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._accept_older_weights(learners="learner_group" in state)
         super().set_state(state)
         if own := state.get("off_policy"):
-            self.experience.set_state(own)
+            self.experience.set_state(own["experience"])
             self._owed = own["owed"]
             self._counts = dict(own["counts"])
             self._runners.faults.update(own["faults"])

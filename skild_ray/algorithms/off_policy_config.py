@@ -93,6 +93,9 @@ class OffPolicyConfig(ModelSettingsConfig):
     def spaces(self) -> tuple[Box, Box]:
         """Of the policy's observations and of its decisions."""
 
+    def require_inputs(self, experience: Mapping[str, Any]) -> None:
+        """Raise ArtifactError unless its inputs are those of a checkpoint with this state of `Experience`."""
+
     def without_rl(self) -> Mapping[str, Self]:
         """Policies that are worth evaluating beside the trained one, as configurations whose RLModule starts as them.
 
@@ -168,9 +171,7 @@ class OffPolicyConfig(ModelSettingsConfig):
             raise ValueError(f"{type(self).__name__} needs .environment(ID)")
         self.env_config: dict[str, Any] = {"record": self.record}
         if self.settings.batch_size % max(1, self.num_learners):
-            raise ValueError(
-                f"batch_size {self.settings.batch_size} does not divide into {self.num_learners} learners"
-            )
+            raise ValueError(f"batch_size {self.settings.batch_size} does not divide into {self.num_learners} learners")
 
     def build_module(self) -> TorchRLModule:
         """The algorithm's RLModule as training starts with it."""

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from skild_ray.config.section import Section
+from skild_ray.config.section import Section, SectionClass
 
 
 class AlgorithmSettings(Section):
@@ -36,7 +36,7 @@ class AlgorithmSettings(Section):
         return "cannot change in the course of a run"
 
     @classmethod
-    def for_content(cls, content: Any) -> "type[AlgorithmSettings]":
+    def for_content(cls, content: Any) -> SectionClass:
         """The class for this content of an experiment's section `algorithm`.
 
         Raises:

@@ -48,10 +48,12 @@ class Experiment(Section):
     @classmethod
     def _of_its_type(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> AlgorithmSettings:
         if isinstance(value, AlgorithmSettings) or not isinstance(value, Mapping):
-            settings: AlgorithmSettings = validate(value)
-            return settings
+            checked: AlgorithmSettings = validate(value)
+            return checked
         try:
             kind = AlgorithmSettings.for_content(value)
         except ConfigError as error:
             raise ValueError(str(error)) from error
-        return kind.model_validate(value)
+        settings = kind.model_validate(value)
+        assert isinstance(settings, AlgorithmSettings)
+        return settings

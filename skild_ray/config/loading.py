@@ -1,8 +1,8 @@
 """Experiments from YAML, with overrides, and back.
 
 An experiment file may name another one under `extends:` (a path relative to itself); its own keys are merged over
-that one, and `--set a.b=c` overrides come last. A list replaces a list; `a.0.b` names a key of an entry. `~` at the
-start of a path is the user's home.
+that one, and `--set a.b=c` overrides come last. Another `algorithm.type` begins with its own defaults. A list replaces
+a list; `a.0.b` names a key of an entry. `~` at the start of a path is the user's home.
 """
 
 import os
@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
+from skild_ray.config.algorithm import AlgorithmSettings
 from skild_ray.config.experiment import Experiment
 from skild_ray.config.messages import explain
 from skild_ray.errors import ConfigError
@@ -52,9 +53,10 @@ def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment
     for key, value in values.items():
         set_value(content, key, value, f"'{key}'")
     try:
-        return Experiment.model_validate(OmegaConf.to_container(content))
+        plain = OmegaConf.to_container(content)
+        return Experiment.model_validate(plain)
     except ValidationError as error:
-        raise ConfigError(explain(error, Experiment)) from None
+        raise ConfigError(explain(error, Experiment, plain)) from None
 
 
 def to_yaml(experiment: Experiment) -> str:
@@ -72,7 +74,7 @@ def _validate(content: Any, overrides: Sequence[str], origin: str) -> Experiment
     try:
         return Experiment.model_validate(plain)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {explain(error, Experiment)}") from None
+        raise ConfigError(f"{origin}: {explain(error, Experiment, plain)}") from None
 
 
 def read_mapping(path: Path, seen: tuple[Path, ...] = ()) -> Any:
@@ -96,6 +98,7 @@ def read_mapping(path: Path, seen: tuple[Path, ...] = ()) -> Any:
 
 def _merge(base: Any, changes: Any, origin: str) -> Any:
     """`changes` merged over `base`; `origin` names the former in messages."""
+    _drop_other_algorithm(base, OmegaConf.select(changes, "algorithm.type"))
     try:
         return OmegaConf.merge(base, changes)
     except TypeError:
@@ -104,11 +107,26 @@ def _merge(base: Any, changes: Any, origin: str) -> Any:
         raise ConfigError(f"{origin}: {str(error).splitlines()[0]}") from None
 
 
+def _drop_other_algorithm(content: Any, kind: object) -> None:
+    """Forget the settings of another algorithm than the one of this type, which begins with its own defaults."""
+    default = AlgorithmSettings.model_fields["type"].default
+    if (
+        kind is not None
+        and "algorithm" in content
+        and kind != OmegaConf.select(content, "algorithm.type", default=default)
+    ):
+        content.pop("algorithm")
+
+
 def set_value(content: DictConfig, key: str, value: Any, origin: str) -> None:
     """Set the value of `a.b`, or `a.0.b` inside a list; a mapping is merged over the one that is there.
 
     `origin` names the change in messages.
     """
+    if key == "algorithm.type":
+        _drop_other_algorithm(content, value)
+    elif key == "algorithm" and isinstance(value, Mapping):
+        _drop_other_algorithm(content, value.get("type"))
     try:
         OmegaConf.update(content, key, value)
     except (IndexError, TypeError, ValueError):

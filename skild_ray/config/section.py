@@ -11,6 +11,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @classmethod
-    def for_content(cls, content: Any) -> "type[Section]":
+    def for_content(cls, content: Any) -> "SectionClass":
         """The class that describes this content: this one, unless the content itself names another."""
         return cls
+
+
+SectionClass = type[Section]

@@ -50,24 +50,31 @@ def load_sources(
         env.close()
 
 
-def stored_demonstrations(experiment: Experiment) -> list[Source]:
-    """The experiment's demonstrations with the data set of every scripted source by name, made where it is missing.
-
-    Raises:
-        SkildError: see `generate`.
-    """
-    workers = experiment.resources.data_workers
+def named_demonstrations(experiment: Experiment) -> list[Source]:
+    """The experiment's demonstrations with the data set of every scripted source by name, made already or not."""
     return [
         source
         if source.generate is None
         else source.model_copy(
             update={
-                "dataset": _generated(source, experiment, f"data.demonstrations[{index}]", workers),
+                "dataset": dataset_id(source.generate, experiment.environment, experiment.seed),
                 "generate": None,
             }
         )
-        for index, source in enumerate(experiment.data.demonstrations)
+        for source in experiment.data.demonstrations
     ]
+
+
+def stored_demonstrations(experiment: Experiment) -> list[Source]:
+    """`named_demonstrations`, made where they are missing.
+
+    Raises:
+        SkildError: see `generate`.
+    """
+    for index, source in enumerate(experiment.data.demonstrations):
+        if source.generate is not None:
+            _generated(source, experiment, f"data.demonstrations[{index}]", experiment.resources.data_workers)
+    return named_demonstrations(experiment)
 
 
 def generate_named(

@@ -118,7 +118,7 @@ def test_imitation_takes_demonstrations_without_rewards(tmp_path: Path, ray_sess
         assert len(rows["rewards"]) == 8 and not rows["rewards"].any() and rows["terminated"].any()
     finally:
         algo.stop()
-    for wants_rewards in (experiment(), experiment(env_reward_weight=0.0, reference_quirks=["imitation_env_reward"])):
+    for wants_rewards in (experiment(), experiment(env_reward_weight=0.0, type="skild_reference")):
         with pytest.raises(DataError, match="no rewards for this task"):
             Run(wants_rewards).direct_data()
 

@@ -38,7 +38,8 @@ SETTINGS = {"hidden": 16, "batch_size": 32, "warmup_env_steps": 100, "updates_pe
 def _sac(runs: Path, **changes: Any) -> Experiment:
     """SAC on the line for 1500 env steps; fields of `config.SACSettings` may be changed, and sections."""
     sections = {name: changes.pop(name) for name in ("seed", "data", "rollout") if name in changes}
-    return tiny_experiment(runs, sac=SETTINGS | {"total_env_steps": 1_500} | changes, **sections)
+    algorithm = SETTINGS | {"type": "sac", "total_env_steps": 1_500} | changes
+    return tiny_experiment(runs, algorithm=algorithm, **sections)
 
 
 # --- losses ---

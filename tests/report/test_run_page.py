@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from skild_ray.algorithms.train import algorithm_config
 from skild_ray.config import Experiment, with_values
 from skild_ray.errors import ArtifactError
-from skild_ray.evaluation.agent import build_module
 from skild_ray.evaluation.rollouts import Episode, summarise
 from skild_ray.models.discriminator import Discriminator
 from skild_ray.models.skill_model import SkillHead, SkillModel
@@ -129,7 +129,7 @@ def publish_downstream(experiment: Experiment, inputs: list[Artifact], stage: st
     return publish(
         experiment,
         stage,
-        build_module(run_folder(experiment), experiment).state_dict(),
+        algorithm_config(experiment).build_module().state_dict(),
         rows,
         fingerprint="print-downstream",
         data={},

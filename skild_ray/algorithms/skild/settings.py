@@ -1,26 +1,15 @@
 """SkiLD's settings, and what the program knows of it."""
 
-from typing import Literal, get_args
+from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from skild_ray.algorithms.registry import AlgorithmSpec
 from skild_ray.config.algorithm import AlgorithmSettings
 from skild_ray.stages import DEMO_RL, IMITATION
 
-Quirk = Literal[
-    "ignored_fixed_alpha",
-    "frozen_discriminator",
-    "imitation_env_reward",
-    "current_state_weights",
-    "squashed_decoder",
-    "shifted_transitions",
-    "saturating_reward",
-]
-
-
-# What an agent that resumes from another's checkpoint can change. The rest fixes its networks, what its replay holds, or
-# how it began.
+# What an agent that resumes from another's checkpoint can change. The rest fixes its networks, what its replay holds,
+# or how it began.
 CHANGEABLE = frozenset(
     (
         *("alpha", "alpha_q", "target_divergence", "target_divergence_q", "sigma_floor", "n_step"),
@@ -106,38 +95,22 @@ class SkiLDSettings(AlgorithmSettings):
     discriminator_label_smoothing: float = Field(0.05, ge=0, lt=0.5)
     discriminator_noise: float = Field(0.1, ge=0, description="std added to its inputs online, in standardised units")
 
-    reference_quirks: list[Quirk] = Field(
-        [], description="defects of the released code to restore, by name; true: all of them"
-    )
-
     @property
     def discriminator_rate(self) -> float:
-        """`discriminator_updates` with its default, 0 with the quirk that freezes D."""
-        if "frozen_discriminator" in self.reference_quirks:
-            return 0.0
+        """`discriminator_updates` with its default."""
         default = 0.2 if self.env_reward_weight == 0 else 0.0
         return default if self.discriminator_updates is None else self.discriminator_updates
-
-    @property
-    def uses_env_reward(self) -> bool:
-        """Whether the environment's reward enters what is learned: not in imitation, but for a quirk of it."""
-        return self.env_reward_weight > 0 or "imitation_env_reward" in self.reference_quirks
 
     @property
     def replayed_demonstrations(self) -> Literal["none", "with rewards", "without rewards"]:
         if self.demonstration_share == 0:
             return "none"
-        return "with rewards" if self.uses_env_reward else "without rewards"
+        return "with rewards" if self.env_reward_weight > 0 else "without rewards"
 
     def fixed(self, name: str) -> str | None:
         if self.learn_alphas and name in ("alpha", "alpha_q"):
             return "with algorithm.learn_alphas it is only where learning starts"
         return None if name in CHANGEABLE else super().fixed(name)
-
-    @field_validator("reference_quirks", mode="before")
-    @classmethod
-    def _all_quirks(cls, value: object) -> object:
-        return {True: list(get_args(Quirk)), False: []}[value] if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _reward_range(self) -> "SkiLDSettings":
