@@ -89,7 +89,7 @@ def test_defaults_are_valid(write) -> None:  # type: ignore[no-untyped-def]
         ("algorithm.alfa", 1, "unknown key 'algorithm.alfa'; the nearest is 'algorithm.alpha'"),
         ("skill_prior.iteration", 1, "unknown key 'skill_prior.iteration'; the nearest is 'skill_prior.iterations'"),
         ("rolout", {}, "unknown key 'rolout'; the nearest is 'rollout'"),
-        ("rollout.skill_steps_per_fragment", 8, "the nearest is 'rollout.decisions_per_fragment'"),
+        ("rollout.skill_steps_per_fragment", 8, "is now written 'rollout.decisions_per_fragment'"),
         ("data.task_agnostic.0.wieght", 2, "'data.task_agnostic.0.weight'"),
         ("data.task_agnostic.0.generate", {"expert": "maze", "episode": 1}, "data.task_agnostic.0.generate.episodes"),
         ("algorithm.batch_size", "many", "'algorithm.batch_size': Input should be a valid integer"),

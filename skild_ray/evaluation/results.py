@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -97,8 +96,8 @@ def evaluate_run(artifact: Path, episodes: int, seed: int, videos: int = 0, with
 
 def _same_weights(first: Agent, second: Agent) -> bool:
     """Whether two agents of one algorithm choose the same, sampled or not."""
-    mine, theirs = first.module.state_dict(), second.module.state_dict()
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+    mine, theirs = (agent.module.get_state(inference_only=True) for agent in (first, second))
+    return mine.keys() == theirs.keys() and all(np.array_equal(mine[name], theirs[name]) for name in mine)
 
 
 def _same_means(first: Agent, second: Agent, states: NDArray[np.float32]) -> bool:

@@ -172,7 +172,7 @@ def test_trials_are_compared_on_other_episodes_than_the_best_is_reported_on(tmp_
     agent = load_agent(run_folder(experiment))
     chosen_on, reported_on = (play(agent, 20, seed, deterministic=True) for seed in (selection_seed(7), 7))
     assert {episode.seed for episode in chosen_on}.isdisjoint(episode.seed for episode in reported_on)
-    assert selection_results(agent) == summarise(chosen_on, 10, selection_seed(7))
+    assert selection_results(agent, experiment.evaluation) == summarise(chosen_on, 10, selection_seed(7))
 
 
 def test_seeds_of_selection_do_not_meet_those_of_reports() -> None:
