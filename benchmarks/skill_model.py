@@ -56,7 +56,7 @@ def measure(run_dir: Path, episodes: int, seed: int, unseen: str | None) -> dict
 
     judged = {"": held_out}
     if unseen is not None:
-        judged["unseen_"] = load_sources([Source(dataset=unseen)], experiment, "demonstrations")
+        judged["unseen_"] = load_sources({"unseen": Source(dataset=unseen)}, experiment, "demonstrations")
     for prefix, parts in judged.items():
         states, actions = WindowSampler(parts, [1.0] * len(parts), experiment.skill.horizon, 0).all_windows(2**16)
         with torch.inference_mode():

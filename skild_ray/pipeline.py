@@ -134,9 +134,9 @@ class Run:
 
     def load_all(self) -> None:
         """Load every data set, generating those that do not exist yet."""
-        for kind in ("task_agnostic", "demonstrations"):
-            for source in self._load(kind):
-                self._report(f"{kind}: {source.num_episodes} episodes, {len(source.actions)} transitions")
+        for kind in get_args(DataKind):
+            for name, source in zip(getattr(self.experiment.data, kind), self._load(kind), strict=True):
+                self._report(f"data.{kind}.{name}: {source.num_episodes} episodes, {len(source.actions)} transitions")
 
     def fingerprint(self, stage: str) -> str:
         """What fixes the result of a stage; where and how fast it runs does not enter.

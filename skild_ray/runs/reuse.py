@@ -28,6 +28,8 @@ def settings_of(experiment: Experiment, stage: str) -> dict[str, Any]:
         }
     kinds = OFFLINE[stage].data
     data = experiment.data.model_dump(include={"validation_fraction", *kinds})
+    for kind in kinds:  # the order of the sources decides, their names do not
+        data[kind] = list(data[kind].values())
     if DEMONSTRATIONS not in kinds:  # only what tells them from others has negatives
         for source in data[kinds[0]]:
             del source["negatives"]

@@ -69,7 +69,7 @@ def experiment_in(runs: Path, environment: str = "skild_ray/Maze-v0", **kwargs: 
             "name": "tiny",
             "runs": str(runs),
             "environment": {"id": environment, "kwargs": kwargs},
-            "data": {"task_agnostic": [source], "demonstrations": [source]},
+            "data": {"task_agnostic": {"play": source}, "demonstrations": {"scripted": source}},
             "skill": {"hidden": 8, "decoder_layers": 1, "head_layers": 1, "latent_dim": 3},
             "algorithm": {"critic_hidden": 8, "critic_layers": 0},
         }
