@@ -2,7 +2,7 @@
 
 import psutil
 
-from skild_ray.algorithms.env_runners import SkillEnvRunner
+from skild_ray.algorithms.env_runners import BoundedEnvRunner
 
 MIB = 2**20
 
@@ -15,7 +15,7 @@ def env_runner_processes() -> list[psutil.Process]:
             command, since = process.cmdline(), process.create_time()
         except psutil.Error:
             continue
-        if command and command[0].startswith(f"ray::{SkillEnvRunner.__name__}"):
+        if command and command[0].startswith(f"ray::{BoundedEnvRunner.__name__}"):
             found.append((since, process.pid, process))
     return [process for _, _, process in sorted(found)]
 

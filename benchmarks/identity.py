@@ -22,6 +22,7 @@ from typing import Any
 from skild_ray.config import Experiment
 from skild_ray.pipeline import Run
 from skild_ray.runs.artifacts import Artifact
+from skild_ray.runs.folder import run_folder
 
 STAGE = {"iterations": 30, "validation_interval": 15, "batch_size": 32}
 SKILL = {"latent_dim": 4, "hidden": 16, "decoder_hidden": 16, "decoder_layers": 1, "head_layers": 1}
@@ -30,6 +31,8 @@ ALGORITHM |= {"samples_per_skill_step": 16, "warmup_skill_steps": 32, "critic_wa
 SAC = {"synchronous": True, "total_env_steps": 1_000, "hidden": 16, "batch_size": 32, "warmup_env_steps": 100}
 MAZE = {"id": "skild_ray/Maze-v0", "kwargs": {"max_episode_steps": 300}}
 LONG = {"max_episode_steps": 2_000}  # what the maze's expert needs
+FIRST_NAMES = {"decisions": "skill_steps"}
+"""Metrics that were renamed: hashed under their first names, they compare with older revisions."""
 TIMES = ("seconds", "samples_per_s")
 """Metrics that are never the same twice."""
 
@@ -52,7 +55,7 @@ def _experiment(
         },
         "skill": SKILL,
         **dict.fromkeys(("skill_prior", "skill_posterior", "demo_discriminator"), STAGE),
-        "rollout": {"num_env_runners": 0, "num_envs_per_env_runner": 4, "skill_steps_per_fragment": 16},
+        "rollout": {"num_env_runners": 0, "num_envs_per_env_runner": 4, "decisions_per_fragment": 16},
         **changes,
     }
 
@@ -77,7 +80,7 @@ def hashes(name: str, folder: Path) -> dict[str, str]:
     """Hash of the weights and metrics of every stage of one of RUNS, trained below `folder`, by '<run>/<stage>'."""
     experiment = Experiment.model_validate({"name": name, "runs": str(folder), **RUNS[name]})
     Run(experiment, report=lambda _: None).train_all()
-    stages = sorted(path.parent for path in experiment.run_dir.glob("*/artifact.json"))
+    stages = sorted(path.parent for path in run_folder(experiment).glob("*/artifact.json"))
     return {
         f"{name}/{stage.name}": _hash(Artifact(stage, json.loads((stage / "artifact.json").read_text())))
         for stage in stages
@@ -92,7 +95,8 @@ def _hash(artifact: Artifact) -> str:
         digest.update(weight.contiguous().numpy().tobytes())
     with (artifact.path / "metrics.csv").open() as file:
         for row in csv.DictReader(file):
-            digest.update(repr(sorted(item for item in row.items() if item[0] not in TIMES)).encode())
+            metrics = sorted((FIRST_NAMES.get(key, key), value) for key, value in row.items() if key not in TIMES)
+            digest.update(repr(metrics).encode())
     return digest.hexdigest()[:16]
 
 

@@ -24,10 +24,10 @@ from skild_ray.cluster import connect
 from skild_ray.config import Experiment, Training, load_experiment
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.generation.sources import Kind, load_sources
-from skild_ray.offline.loop import PROBLEMS, train_stage
+from skild_ray.offline.loop import problem_of, train_stage
 from skild_ray.offline.problem import Inputs, Problem
-from skild_ray.pipeline import OFFLINE_INPUTS, OFFLINE_STAGES
 from skild_ray.runs.artifacts import Artifact
+from skild_ray.stages import OFFLINE
 
 UNITS = {
     "skill_prior": "windows",
@@ -80,7 +80,7 @@ class OfflineBenchmark:
         threads = torch.get_num_threads()
         torch.set_num_threads(self.experiment.resources.cpus_per_train_worker)
         try:
-            step = _GradientStep(PROBLEMS[stage](inputs, self.experiment.seed))
+            step = _GradientStep(problem_of(stage)(inputs, self.experiment.seed))
             step()  # the first one allocates
             return rate(step, self._seconds)
         finally:
@@ -91,7 +91,7 @@ class OfflineBenchmark:
         return load_sources(sources, self.experiment, kind, self.experiment.resources.data_workers)
 
     def _inputs(self, stage: str) -> Sequence[Artifact]:
-        return [self._artifacts[name] for name in OFFLINE_INPUTS[stage]]
+        return [self._artifacts[name] for name in OFFLINE[stage].inputs]
 
 
 class _GradientStep:
@@ -121,7 +121,7 @@ def measure(experiment: Experiment, seconds: float, iterations: int, target_mse:
     results: dict[str, object] = {}
     table = Table("stage", "unit", "bare / s", "Train job / s", "ratio", title_justify="left")
     table.title = f"{experiment.name}: {cores()} cores, {experiment.resources.cpus_per_train_worker} torch threads"
-    for stage in OFFLINE_STAGES:
+    for stage in OFFLINE:
         before = benchmark.bare_rate(stage)
         job = benchmark.job_rate(benchmark.job(stage))
         bare = (before + benchmark.bare_rate(stage)) / 2  # around the job: what else the machine does may change

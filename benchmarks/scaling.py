@@ -52,7 +52,7 @@ def sleeping_experiment(
     kitchen = measured_experiment("kitchen", runs, runners, 16, 1.0)
     environment = {"id": "benchmarks.sleeping_env:SleepingEnv", "kwargs": {"step_s": step_s}}
     rollout = kitchen.rollout.model_dump() | {
-        "skill_steps_per_fragment": fragment,
+        "decisions_per_fragment": fragment,
         "env_runner_resources": {place: 1.0} if place else {},
     }
     return Experiment.model_validate(
@@ -86,7 +86,7 @@ def _at_work(algo: SkiLD) -> int:
 def _warmed_up(algo: SkiLD, runners: int) -> Trace:
     """A trace of the algorithm that begins when twice as many fragments as there are runners have come in."""
     trace = Trace(algo)
-    trace.until(lambda: algo.counts["skill_steps"] >= 2 * FRAGMENT * runners)
+    trace.until(lambda: algo.counts["decisions"] >= 2 * FRAGMENT * runners)
     return trace
 
 
@@ -100,16 +100,16 @@ def measure_runners(runs: str, counts: Sequence[int], step_s: float, seconds: fl
         with _algorithm(sleeping_experiment(runs, count, step_s)) as algo:
             trace = _warmed_up(algo, count)
             processes = env_runner_processes()
-            driver, skill_steps = psutil.Process(), algo.counts["skill_steps"]
+            driver, before = psutil.Process(), algo.counts["decisions"]
             spent = [_cpu_s(driver), sum(map(_cpu_s, processes))]
             rates = []
             for _ in range(rounds):
                 start = trace.points[-1][0]
                 rates.append(trace.rate(start, trace.run(seconds)))
-            fragments = (algo.counts["skill_steps"] - skill_steps) / FRAGMENT
+            fragments = (algo.counts["decisions"] - before) / FRAGMENT
             spent = [_cpu_s(driver) - spent[0], sum(map(_cpu_s, processes)) - spent[1]]
             rate = statistics.median(rates)
-            env_steps_of_a_fragment = FRAGMENT * algo.counts["env_steps"] / algo.counts["skill_steps"]
+            env_steps_of_a_fragment = FRAGMENT * algo.counts["env_steps"] / algo.counts["decisions"]
             found[str(count)] = {
                 "env_steps_per_s": round(rate, 1),
                 "rounds": rates,
@@ -156,7 +156,7 @@ def _driver(experiment: Experiment, seconds: float) -> Results:
             algo._learn()
 
         # Nothing is affordable any more: a step that finds nothing and asks for nothing.
-        broke = algo.settings.model_copy(update={"total_env_steps": 1})
+        broke = algo.pace._replace(total_env_steps=1)
         times = {
             "request_ms": _milliseconds(request, seconds / 4),
             "of_that_weights_ms": _milliseconds(_timed(lambda: ray.put(algo._weights())), seconds / 4),
@@ -164,7 +164,7 @@ def _driver(experiment: Experiment, seconds: float) -> Results:
             "take_in_ms": _milliseconds(_timed(lambda: algo._take_in(fragment)), seconds / 4),
             "update_ms": _milliseconds(_timed(update), seconds / 4),
         }
-        algo.settings = broke
+        algo.pace = broke
         times["empty_step_ms"] = _milliseconds(_timed(algo.training_step), seconds / 4)
         return {
             **times,

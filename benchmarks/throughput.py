@@ -26,7 +26,7 @@ from benchmarks.simulators import World, simulator_measurements
 from benchmarks.training_loop import TrainingLoop
 from benchmarks.untrained import publish_untrained
 from skild_ray.cluster import connect
-from skild_ray.config import Algorithm, Experiment, SkillModel, load_experiment
+from skild_ray.config import Experiment, SkiLDSettings, SkillModelSettings, load_experiment
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 EXPERIMENT_OF: dict[World, str] = {"maze": "maze.yaml", "kitchen": "kitchen_teleop.yaml", "office": "office.yaml"}
@@ -51,7 +51,7 @@ LABELS = {
 def measured_experiment(world: World, runs: str, runners: int | None, envs: int | None, seconds: float) -> Experiment:
     """The world's experiment at the reference's sample reuse and network sizes, and without an end or a warm-up."""
     experiment = load_experiment(EXPERIMENTS / EXPERIMENT_OF[world])
-    default = Algorithm()
+    default = SkiLDSettings()
     algorithm = experiment.algorithm.model_copy(
         update={
             "samples_per_skill_step": SAMPLES_PER_SKILL_STEP,
@@ -68,18 +68,18 @@ def measured_experiment(world: World, runs: str, runners: int | None, envs: int 
     rollout = experiment.rollout
     num_envs = rollout.num_envs_per_env_runner if envs is None else envs
     # A fragment of an experiment's few environments is too short for many.
-    fragment = max(rollout.skill_steps_per_fragment, num_envs)
+    fragment = max(rollout.decisions_per_fragment, num_envs)
     rollout = rollout.model_copy(
         update={
             "num_env_runners": rollout.num_env_runners if runners is None else runners,
             "num_envs_per_env_runner": num_envs,
-            "skill_steps_per_fragment": fragment,
+            "decisions_per_fragment": fragment,
         }
     )
     return experiment.model_copy(
         update={
             "runs": runs,
-            "skill": SkillModel(),
+            "skill": SkillModelSettings(),
             "algorithm": algorithm,
             "rollout": rollout,
             "progress": experiment.progress.model_copy(update={"report_interval_s": max(seconds / 4, 0.1)}),
@@ -114,7 +114,7 @@ def measure(world: World, experiment: Experiment, seconds: float, rounds: int) -
     setting = {
         "num_env_runners": experiment.rollout.num_env_runners,
         "num_envs_per_env_runner": experiment.rollout.num_envs_per_env_runner,
-        "skill_steps_per_fragment": experiment.rollout.skill_steps_per_fragment,
+        "decisions_per_fragment": experiment.rollout.decisions_per_fragment,
         "learner_threads": experiment.resources.learner_threads,
         "batch_size": experiment.algorithm.batch_size,
     }

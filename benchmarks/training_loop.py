@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -17,6 +16,7 @@ from skild_ray.algorithms.off_policy import UPDATES_PER_CALL
 from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
 from skild_ray.config import Experiment
 from skild_ray.evaluation.agent import build_module
+from skild_ray.runs.folder import run_folder
 
 NEVER = 10**12
 
@@ -32,24 +32,24 @@ class TrainingLoop:
         assert isinstance(algo, SkiLD) and algo.learner_group is not None and algo.env_runner_group is not None
         self._algo, self._learners, self._runners = algo, algo.learner_group, algo.env_runner_group
         self._num_learners = max(1, experiment.resources.num_learners)
-        self._learning = experiment.algorithm
-        self._sampling = experiment.algorithm.model_copy(update={"warmup_skill_steps": NEVER})
+        self._learning = algo.pace
+        self._sampling = algo.pace._replace(warmup_decisions=NEVER)
         self._size = experiment.algorithm.batch_size
         self._threads = experiment.resources.learner_threads
         self._horizon = experiment.skill.horizon
-        self._bare = BareLearner(build_module(Path(experiment.run_dir), experiment))
+        self._bare = BareLearner(build_module(run_folder(experiment), experiment))
         self._drawn: dict[str, Tensor] = {}
-        self._trained = {"updates": 0, "skill_steps": 0}
+        self._trained = {"updates": 0, "decisions": 0}
 
     def sampling_only(self, seconds: float) -> Rates:
         """sampling_only_env_steps_per_s: env runners flat out, their experience stored, nothing learned."""
-        self._algo.settings = self._sampling
+        self._algo.pace = self._sampling
         found = self._train(seconds)
         return {"sampling_only_env_steps_per_s": found["env_steps"]}
 
     def loop(self, seconds: float) -> Rates:
         """loop_env_steps_per_s, loop_updates_per_s: `SkiLD.train()` as it is."""
-        self._algo.settings = self._learning
+        self._algo.pace = self._learning
         before = dict(self._algo.counts)
         found = self._train(seconds)
         for name in self._trained:
@@ -69,7 +69,7 @@ class TrainingLoop:
 
         with self._learner_threads():
             updates = rate(learn, seconds)
-        skill_steps = updates * self._size / self._learning.samples_per_skill_step
+        skill_steps = updates * self._size / self._learning.samples_per_decision
         return {
             "learning_only_updates_per_s": updates,
             "learning_only_env_steps_per_s": skill_steps * self.env_steps_per_skill_step,
@@ -82,7 +82,7 @@ class TrainingLoop:
         def learn() -> int:
             self._learners.update(
                 batch=batch,
-                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self._algo.counts["skill_steps"]},
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self._algo.counts["decisions"]},
                 minibatch_size=self._size // self._num_learners,
                 num_epochs=1,
             )
@@ -108,12 +108,12 @@ class TrainingLoop:
     def env_steps_per_skill_step(self) -> float:
         """Mean length of the skills sampled so far."""
         counts = self._algo.counts
-        return counts["env_steps"] / counts["skill_steps"] if counts["skill_steps"] else float(self._horizon)
+        return counts["env_steps"] / counts["decisions"] if counts["decisions"] else float(self._horizon)
 
     @property
     def samples_per_skill_step(self) -> float:
         """Replayed transitions for each new one in all calls of `loop`."""
-        return self._trained["updates"] * self._size / max(1, self._trained["skill_steps"])
+        return self._trained["updates"] * self._size / max(1, self._trained["decisions"])
 
     def close(self) -> None:
         """Stop the env runners."""

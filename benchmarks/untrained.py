@@ -24,7 +24,7 @@ NORM_PASSES = 50
 
 
 def publish_untrained(experiment: Experiment) -> None:
-    """Write untrained skill prior, skill posterior and demo discriminator into `experiment.run_dir`.
+    """Write untrained skill prior, skill posterior and demo discriminator into `run_folder(experiment)`.
 
     Inputs are standardised by what random actions see, and so are the decoder's batch-norms, without which its actions
     would be close to zero. The discriminator's artifact carries those states in place of demonstrations.

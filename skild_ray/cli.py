@@ -7,7 +7,7 @@ import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -16,6 +16,8 @@ from rich.table import Table
 from skild_ray.config import load_experiment
 from skild_ray.errors import ConfigError, SkildError
 from skild_ray.interruption import Interrupted, end_at_once, interrupted, raising_on_signals
+from skild_ray.runs.folder import run_folder
+from skild_ray.stages import OFFLINE, command_name
 
 HELP = "SkiLD: demonstration-guided reinforcement learning with learned skills, on Ray."
 
@@ -50,9 +52,6 @@ Force = Annotated[
 def _at_home(text: str) -> Path:
     """A path as it was typed; shells do not expand the `~` of `--json=~/results.json`."""
     return Path(os.path.expanduser(text))
-
-
-Stage = Literal["skill-prior", "skill-posterior", "demo-discriminator", "demo-rl", "imitation", "sac"]
 
 
 def _print_version(wanted: bool) -> None:
@@ -175,22 +174,27 @@ def _names(text: str) -> list[str]:
 
 @app.command()
 def train(
-    stage: Annotated[Stage, typer.Argument(help="the stage to train; its inputs must be finished")],
+    stage: Annotated[
+        str,
+        typer.Argument(
+            help=f"{', '.join(map(command_name, OFFLINE))}, or the experiment's last stage: demo-rl, imitation, or the "
+            "type of its algorithm; the stage's inputs must be finished"
+        ),
+    ],
     experiment: File,
     overrides: Overrides = None,
     force: Force = False,
 ) -> None:
     """Train one stage, or reuse its artifact where nothing it was made from has changed.
 
-    `imitation` is `demo-rl` without the environment's reward: the file's algorithm.env_reward_weight must be 0. `sac`
-    is a baseline without skills, which needs no other stage: the file must have a section `sac`.
+    `imitation` is `demo-rl` without the environment's reward: the file's algorithm.env_reward_weight must be 0.
     """
     from skild_ray.pipeline import Run
     from skild_ray.runs.lock import locked
     from skild_ray.tracking import Tracking
 
     loaded = load_experiment(experiment, overrides or ())
-    with locked(loaded.run_dir), Tracking.of(loaded) as tracking:
+    with locked(run_folder(loaded)), Tracking.of(loaded) as tracking:
         Run(loaded, tracking=tracking, force=force).train(stage.replace("-", "_"))
 
 
@@ -208,13 +212,13 @@ def pipeline(experiment: File, overrides: Overrides = None, force: Force = False
 
     loaded = load_experiment(experiment, overrides or ())
     evaluation = loaded.evaluation
-    with locked(loaded.run_dir), Tracking.of(loaded) as tracking:
+    with locked(run_folder(loaded)), Tracking.of(loaded) as tracking:
         artifact = Run(loaded, tracking=tracking, force=force).train_all()
         results = evaluate_run(
             artifact.path, evaluation.episodes, evaluation.seed, evaluation.videos, evaluation.without_rl
         )
         show(results)
-        page = write_report(loaded.run_dir)
+        page = write_report(run_folder(loaded))
         print(f"report: {page}")
         tracking.outcome(results, page, artifact.path)
 

@@ -3,42 +3,30 @@
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from skild_ray.algorithms.demonstrations import demonstrations_fingerprint, load_demonstrations
-from skild_ray.algorithms.train import algorithm_class, stage_name, train_downstream
+from skild_ray.algorithms.registry import last_stage, spec_of
+from skild_ray.algorithms.train import train_downstream
 from skild_ray.cluster import connect
-from skild_ray.config import Experiment, fingerprint, load_experiment, to_yaml
+from skild_ray.config import Experiment, load_experiment, to_yaml
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.envs import make_env
 from skild_ray.envs.try_out import try_out
 from skild_ray.errors import ArtifactError, ConfigError
 from skild_ray.generation.sources import load_sources, stored_demonstrations
-from skild_ray.offline.loop import PROBLEMS, STAGE_DATA, train_stage
-from skild_ray.offline.problem import DataKind
+from skild_ray.offline.loop import problem_of, train_stage
 from skild_ray.resources import check, downstream_requests, offline_requests
 from skild_ray.runs import storage
-from skild_ray.runs.artifacts import Artifact, open_artifact, work_folder, writable
+from skild_ray.runs.artifacts import CONFIG_FILE, Artifact, open_artifact, writable
+from skild_ray.runs.fingerprint import fingerprint
+from skild_ray.runs.folder import run_folder, work_folder
 from skild_ray.runs.lock import locked
-from skild_ray.runs.reuse import differences, require_replaceable
+from skild_ray.runs.reuse import changed_settings, differences, require_replaceable, settings_of
+from skild_ray.stages import OFFLINE, DataKind, Stage, command_name, train_command
 from skild_ray.tracking import Tracking
 
-OFFLINE_STAGES = ("skill_prior", "skill_posterior", "demo_discriminator")
-OFFLINE_INPUTS: dict[str, tuple[str, ...]] = {
-    "skill_prior": (),
-    "skill_posterior": ("skill_prior",),
-    "demo_discriminator": (),
-}
-CONFIG_FILE = "config.yaml"
-
 Report = Callable[[str], None]
-
-
-def _settings(experiment: Experiment, section: str) -> dict[str, Any]:
-    """What of a section decides results."""
-    settings: dict[str, Any] = getattr(experiment, section).model_dump()
-    settings.pop("checkpoint_interval_s", None)
-    return settings
 
 
 class Run:
@@ -75,26 +63,22 @@ class Run:
             DataError: a data set is missing or does not fit.
             SkildError: another process works on the run, or this machine cannot hold what the stage asks for.
         """
-        last = stage_name(self.experiment)
-        if stage not in (*OFFLINE_STAGES, last):
-            reason = (
-                f"there is {'a' if self.experiment.sac else 'no'} section 'sac'"
-                if "sac" in (stage, last)
-                else f"algorithm.env_reward_weight is {self.experiment.algorithm.env_reward_weight}"
-            )
+        last = last_stage(self.experiment)
+        if stage not in (*OFFLINE, last.name):
+            stages = ", ".join(map(command_name, (*OFFLINE, last.name)))
             raise ConfigError(
-                f"{reason}, so this experiment's stage 4 is {last.replace('_', '-')}: "
-                f"skild-ray train {last.replace('_', '-')} EXPERIMENT"
+                f"no stage {command_name(stage)!r}: this experiment has {stages}, since {last.because}; run: "
+                f"{train_command(last.name)}"
             )
-        with locked(self.experiment.run_dir):
+        with locked(run_folder(self.experiment)):
             self._unchecked = [stage]
             return self._train(stage)
 
     def train_all(self) -> Artifact:
         """Every stage that is needed, in order; the artifact of the last. Raises as `train`."""
-        last = stage_name(self.experiment)
-        stages = [*self._input_names(last), last]
-        with locked(self.experiment.run_dir):
+        last = last_stage(self.experiment)
+        stages = [*last.inputs, last.name]
+        with locked(run_folder(self.experiment)):
             self._unchecked = [*stages]
             return [self._train(stage) for stage in stages][-1]
 
@@ -103,7 +87,7 @@ class Run:
         made_from = self._fingerprint(stage, inputs)
         finished = self._finished(stage, made_from)
         if finished:
-            otherwise = differences(stage, load_experiment(finished.path / CONFIG_FILE), self.experiment, finished)
+            otherwise = differences(stage, finished.experiment, self.experiment, finished)
             note = f"; it was made with {otherwise}" if otherwise else ""
             self._report(f"{stage}: up to date, reused ({finished.path}){note}")
             self._tracking.finished(stage, made_from, finished.path)
@@ -112,9 +96,9 @@ class Run:
         self._check_resources()
         begun = work_folder(self.experiment, stage, made_from) / "begun"
         self._begin(stage, begun)
-        if stage in OFFLINE_STAGES:
+        if stage in OFFLINE:
             task_agnostic, demonstrations = (
-                self._load(kind) if kind in STAGE_DATA[stage] else [] for kind in get_args(DataKind)
+                self._load(kind) if kind in OFFLINE[stage].data else [] for kind in get_args(DataKind)
             )
             artifact = train_stage(
                 self.experiment, stage, task_agnostic, demonstrations, inputs, made_from, self._tracking
@@ -128,7 +112,7 @@ class Run:
     def _check_resources(self) -> None:
         """Say what the stages to come ask for and the cluster lacks, once; an error on a local Ray."""
         connect()
-        offline = [stage for stage in self._unchecked if stage in OFFLINE_STAGES]
+        offline = [stage for stage in self._unchecked if stage in OFFLINE]
         if offline:
             check(offline[0], offline_requests(self.experiment))
         if len(self._unchecked) > len(offline):
@@ -162,33 +146,26 @@ class Run:
         """
         return self._fingerprint(stage, self._inputs(stage))
 
-    def _input_names(self, stage: str) -> tuple[str, ...]:
-        return OFFLINE_INPUTS.get(stage, OFFLINE_STAGES if stage != "sac" else ())
-
     def _inputs(self, stage: str) -> list[Artifact]:
-        return [self._input(name) for name in self._input_names(stage)]
+        return [self._input(name) for name in self._stage(stage).inputs]
+
+    def _stage(self, name: str) -> Stage:
+        return OFFLINE.get(name) or last_stage(self.experiment)
 
     def _input(self, stage: str) -> Artifact:
         """A finished stage, made with this experiment's settings (its seed and its run's own aside)."""
-        artifact = open_artifact(self.experiment.run_dir, stage)
-        made_with = load_experiment(artifact.path / CONFIG_FILE)
-        for section in ("skill", "data", stage):
-            mine, its = (_settings(experiment, section) for experiment in (self.experiment, made_with))
-            if section == "data" and stage != "demo_discriminator":  # the only one that has negatives
-                for source in (*mine["task_agnostic"], *its["task_agnostic"]):
-                    source.pop("negatives")
-            unused = set(get_args(DataKind)) - set(STAGE_DATA[stage]) if section == "data" else set()
-            different = [name for name in mine if mine[name] != its[name] and name not in unused]
-            if different:
-                raise ArtifactError(
-                    f"{artifact.path}: was made with another {section}.{different[0]}; train it again: skild-ray train "
-                    f"{stage.replace('_', '-')} EXPERIMENT"
-                )
-        version = PROBLEMS[stage].version
+        artifact = open_artifact(run_folder(self.experiment), stage)
+        changed = changed_settings(artifact.experiment, self.experiment, stage)
+        changed.pop("seed", None)
+        if changed:
+            raise ArtifactError(
+                f"{artifact.path}: was made with another {next(iter(changed))}; train it again: {train_command(stage)}"
+            )
+        version = problem_of(stage).version
         if artifact.record.get("stage_version") not in (None, version):
             raise ArtifactError(
                 f"{artifact.path}: was made by version {artifact.record['stage_version']} of this stage, this is "
-                f"{version}; train it again: skild-ray train {stage.replace('_', '-')} EXPERIMENT"
+                f"{version}; train it again: {train_command(stage)}"
             )
         return artifact
 
@@ -199,9 +176,9 @@ class Run:
             ArtifactError: it is another one, and replacing it would lose what is finished.
         """
         try:
-            artifact = open_artifact(self.experiment.run_dir, stage)
+            artifact = open_artifact(run_folder(self.experiment), stage)
         except ArtifactError as error:
-            if (self.experiment.run_dir / stage).exists():
+            if (run_folder(self.experiment) / stage).exists():
                 self._report(f"{error}; making it again")
             return None
         same = artifact.fingerprint == made_from
@@ -210,7 +187,7 @@ class Run:
         if same and steps == budget:
             return artifact
         if not ((same and steps < budget) or self._force):
-            require_replaceable(artifact, load_experiment(artifact.path / CONFIG_FILE), self.experiment)
+            require_replaceable(artifact, artifact.experiment, self.experiment)
         self._report(
             f"{stage}: was trained for {steps} env steps, {budget} are wanted"
             if same
@@ -219,24 +196,18 @@ class Run:
         return None
 
     def _fingerprint(self, stage: str, inputs: Sequence[Artifact]) -> str:
-        experiment = self.experiment
+        settings = settings_of(self.experiment, stage)
         hashes = [artifact.model_hash for artifact in inputs]
-        if stage not in OFFLINE_STAGES:
-            # A longer run resumes from a shorter one.
-            settings = experiment.downstream.model_dump(exclude={"total_env_steps"})
-            version = algorithm_class(experiment).version
-            made_from = [stage, version, experiment.seed, experiment.environment, settings, hashes]
-            if direct := self.direct_data():
-                made_from.append(direct)
-            return fingerprint(*made_from)
-        data = [
-            [kind, source.fingerprint(), entry.weight, *([entry.negatives] if stage == "demo_discriminator" else [])]
-            for kind in STAGE_DATA[stage]
-            for source, entry in zip(self._load(kind), getattr(experiment.data, kind), strict=True)
-        ]
-        split, version = experiment.data.validation_fraction, PROBLEMS[stage].version
-        settings = _settings(experiment, stage)
-        return fingerprint(stage, version, experiment.seed, experiment.skill, settings, split, data, hashes)
+        if stage not in OFFLINE:
+            del settings["algorithm"]["total_env_steps"]  # a longer run resumes from a shorter one
+            version = spec_of(self.experiment).load_config().version
+            return fingerprint(stage, version, settings, hashes, self.direct_data())
+        for kind in OFFLINE[stage].data:  # what a source holds counts, not where it comes from
+            settings["data"][kind] = [
+                [source.fingerprint(), entry["weight"], entry.get("negatives")]
+                for source, entry in zip(self._load(kind), settings["data"][kind], strict=True)
+            ]
+        return fingerprint(stage, problem_of(stage).version, settings, hashes)
 
     def direct_data(self) -> dict[str, str]:
         """Fingerprint of the demonstrations with their rewards, where stage 4 learns from them directly."""

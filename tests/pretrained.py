@@ -13,6 +13,7 @@ from skild_ray.models.discriminator import Discriminator
 from skild_ray.models.skill_model import SkillHead, SkillModel
 from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE
 from skild_ray.runs.artifacts import publish
+from skild_ray.runs.folder import run_folder
 
 SKILL = {"horizon": 5, "latent_dim": 3, "hidden": 16, "decoder_layers": 1, "head_layers": 1}
 ALGORITHM = {
@@ -37,7 +38,7 @@ def tiny_experiment(runs: object, **sections: Any) -> Experiment:
         "data": {"task_agnostic": [SOURCE], "demonstrations": [SOURCE]},
         "skill": SKILL,
         "demo_discriminator": {"hidden": 8, "layers": 1},
-        "rollout": {"num_env_runners": 0, "num_envs_per_env_runner": 4, "skill_steps_per_fragment": 16},
+        "rollout": {"num_env_runners": 0, "num_envs_per_env_runner": 4, "decisions_per_fragment": 16},
         "progress": {"report_interval_s": 0.01},
     }
     algorithm = ALGORITHM | sections.pop("algorithm", {})
@@ -65,7 +66,7 @@ def publish_pretrained(
         return publish(experiment, stage, module.state_dict(), [{"iteration": 1, "loss": 0.0}], **made)
 
     prior = write("skill_prior", model)
-    demonstrations = experiment.run_dir / DEMONSTRATIONS_FILE
+    demonstrations = run_folder(experiment) / DEMONSTRATIONS_FILE
     generator = np.random.default_rng(seed)
     arrays = {
         "observations": generator.normal(3, 1, (50, observation_dim)).astype(np.float32),

@@ -25,7 +25,7 @@ EXPERIMENT: dict[str, Any] = {
         "warmup_skill_steps": 64,
         "critic_warmup_updates": 10,
     },
-    "rollout": {"num_env_runners": 1, "num_envs_per_env_runner": 4, "skill_steps_per_fragment": 16},
+    "rollout": {"num_env_runners": 1, "num_envs_per_env_runner": 4, "decisions_per_fragment": 16},
     "resources": {"cpus_per_train_worker": 1},
     "progress": {"report_interval_s": 0.1, "checkpoint_interval_s": 0.2},
     "evaluation": {"episodes": 3, "num_envs": 3},

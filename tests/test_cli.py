@@ -23,6 +23,7 @@ from skild_ray.cli import app, main
 from skild_ray.config import Experiment, to_yaml
 from skild_ray.generation.generate import dataset_id, generate
 from skild_ray.interruption import Interrupted, Interruption, interrupted
+from skild_ray.runs.folder import run_folder
 
 COMMANDS = (
     *("data generate", "data download", "data import", "data info"),
@@ -119,7 +120,7 @@ def test_options_of_worlds_with_an_experiment(run: Run, experiment: Experiment, 
 
 def test_missing_input_stage(run: Run, experiment: Experiment, tmp_path: Path) -> None:
     outcome = run("train", "demo-rl", _write(experiment, tmp_path))
-    _is_one_line(outcome, 1, experiment.run_dir / "skill_prior", "skild-ray train skill-prior")
+    _is_one_line(outcome, 1, run_folder(experiment) / "skill_prior", "skild-ray train skill-prior")
 
 
 def test_truncated_input(run: Run, experiment: Experiment, tmp_path: Path) -> None:
@@ -133,9 +134,9 @@ def test_posterior_of_another_prior(run: Run, experiment: Experiment, tmp_path: 
     publish_pretrained(experiment)
     other = tiny_experiment(tmp_path / "other")
     publish_pretrained(other, seed=1)
-    prior = experiment.run_dir / "skill_prior"
+    prior = run_folder(experiment) / "skill_prior"
     prior.rename(tmp_path / "old")
-    (other.run_dir / "skill_prior").rename(prior)
+    (run_folder(other) / "skill_prior").rename(prior)
     outcome = run("train", "demo-rl", _write(experiment, tmp_path))
     _is_one_line(outcome, 1, "another skill_prior", "skild-ray train skill-posterior")
 
@@ -147,13 +148,14 @@ def test_stage_that_the_experiment_does_not_have(
     publish_pretrained(experiment)
     path = _write(experiment, tmp_path)
     outcome = run("train", wrong, path, "--set", f"algorithm.env_reward_weight={weight}")
-    _is_one_line(outcome, 2, "algorithm.env_reward_weight", weight)
+    right = "demo-rl" if wrong == "imitation" else "imitation"
+    _is_one_line(outcome, 2, f"no stage {wrong!r}", "algorithm.env_reward_weight is", f"skild-ray train {right}")
 
 
 def test_sac_needs_its_section(run: Run, experiment: Experiment, tmp_path: Path) -> None:
     path = _write(experiment, tmp_path)
-    _is_one_line(run("train", "sac", path), 2, "no section 'sac'", "demo-rl")
-    _is_one_line(run("train", "demo-rl", path, "--set", "sac.hidden=8"), 2, "a section 'sac'", "train sac")
+    _is_one_line(run("train", "sac", path), 2, "no stage 'sac'", "train demo-rl")
+    _is_one_line(run("train", "demo-rl", path, "--set", "sac.hidden=8"), 2, "no stage 'demo-rl'", "train sac")
     _is_one_line(run("train", "sac", path, "--set", "sac.alpha=8"), 2, "unknown key 'sac.alpha'")
 
 

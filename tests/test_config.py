@@ -6,8 +6,10 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from skild_ray.config import Algorithm, Experiment, Quirk, fingerprint, load_experiment, to_yaml
+from skild_ray.config import Experiment, Quirk, SkiLDSettings, load_experiment, to_yaml
 from skild_ray.errors import ConfigError
+from skild_ray.runs.fingerprint import fingerprint
+from skild_ray.runs.folder import run_folder
 
 EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
 MINIMAL: dict[str, Any] = {
@@ -73,7 +75,7 @@ def test_round_trip(write) -> None:  # type: ignore[no-untyped-def]
 def test_defaults_are_valid(write) -> None:  # type: ignore[no-untyped-def]
     experiment = load_experiment(write(MINIMAL))
     assert Experiment.model_validate(experiment.model_dump()) == experiment
-    assert experiment.run_dir == Path("runs/tiny")
+    assert run_folder(experiment) == Path("runs/tiny")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,7 @@ def test_defaults_are_valid(write) -> None:  # type: ignore[no-untyped-def]
         ("algorithm.alfa", 1, "unknown key 'algorithm.alfa'; the nearest is 'algorithm.alpha'"),
         ("skill_prior.iteration", 1, "unknown key 'skill_prior.iteration'; the nearest is 'skill_prior.iterations'"),
         ("rolout", {}, "unknown key 'rolout'; the nearest is 'rollout'"),
+        ("rollout.skill_steps_per_fragment", 8, "the nearest is 'rollout.decisions_per_fragment'"),
         ("data.task_agnostic.0.wieght", 2, "'data.task_agnostic.0.weight'"),
         ("data.task_agnostic.0.generate", {"expert": "maze", "episode": 1}, "data.task_agnostic.0.generate.episodes"),
         ("algorithm.batch_size", "many", "'algorithm.batch_size': Input should be a valid integer"),
@@ -228,7 +231,7 @@ def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "child.yaml").write_text("extends: ~/tiny.yaml\n")
     experiment = load_experiment("~/sub/child.yaml")
-    assert experiment.run_dir == tmp_path / "runs" / experiment.name
+    assert run_folder(experiment) == tmp_path / "runs" / experiment.name
     assert experiment.data.task_agnostic[0].dataset == f"{tmp_path}/a.h5"
     assert load_experiment("~/sub/child.yaml", ["runs=~/elsewhere"]).runs == f"{tmp_path}/elsewhere"
     assert load_experiment("~/sub/child.yaml", ["runs=s3://bucket/~/runs"]).runs == "s3://bucket/~/runs"
@@ -265,8 +268,12 @@ def test_experiments_do_not_change_after_loading(write) -> None:  # type: ignore
 
 
 def test_fingerprints() -> None:
-    assert fingerprint("a", Algorithm()) == fingerprint("a", Algorithm(alpha=2.0))
-    different = [fingerprint("a", Algorithm()), fingerprint("b", Algorithm()), fingerprint("a", Algorithm(alpha=2.1))]
+    assert fingerprint("a", SkiLDSettings()) == fingerprint("a", SkiLDSettings(alpha=2.0))
+    different = [
+        fingerprint("a", SkiLDSettings()),
+        fingerprint("b", SkiLDSettings()),
+        fingerprint("a", SkiLDSettings(alpha=2.1)),
+    ]
     assert len({*different, fingerprint("a"), fingerprint(["a"]), fingerprint()}) == 6
 
 

@@ -18,7 +18,7 @@ from skild_ray.algorithms.rllib_internals import InterceptedEnvRunner, RunnerAct
 from skild_ray.errors import SkildError, described
 
 REBUILDS_PER_REQUEST = 10
-REBUILDS, REBUILD_WINDOW = 20, 2_000  # at most so many within so many skill steps
+REBUILDS, REBUILD_WINDOW = 20, 2_000  # fewer rebuilds than this within this many decisions
 SILENCE_FACTOR = 10.0
 FETCH_WAIT_S = 0.1
 ASK_INTERVAL_S = 1.0
@@ -43,7 +43,7 @@ class EnvironmentKeepsFailing(Exception):
     """The environment failed again and again within one request."""
 
 
-class SkillEnvRunner(InterceptedEnvRunner):
+class BoundedEnvRunner(InterceptedEnvRunner):
     """RLlib's env runner, but an environment that raises is not rebuilt for ever, and never with the same seed.
 
     A rebuild drops the episodes in progress of all the runner's environments.
@@ -168,7 +168,7 @@ class EnvRunners:
     def answer_all(self, weights: Weights, limit: int) -> list[Fragment]:
         """One fragment of each runner, at most `limit`, waiting for all of them; of the local one if it is the only."""
         if not self.remote:
-            local: SkillEnvRunner = self._group.local_env_runner
+            local: BoundedEnvRunner = self._group.local_env_runner
             return [local.answer(weights())]
         self.request(weights, limit)
         fragments: list[Fragment] = []
@@ -206,8 +206,8 @@ class EnvRunners:
         self._known |= set(back)
         return back
 
-    def count_rebuilds(self, failures: Sequence[tuple[str, str]], skill_steps: int) -> None:
-        """Count the environment's failures within one request, see `Fragment`; `skill_steps` is when.
+    def count_rebuilds(self, failures: Sequence[tuple[str, str]], decisions: int) -> None:
+        """Count the environment's failures within one request, see `Fragment`; `decisions` is when.
 
         Raises:
             SkildError: the environment fails again and again.
@@ -217,11 +217,11 @@ class EnvRunners:
                 self._reasons.add(kind)
                 print(f"{description}; it is rebuilt, counted as environment_rebuilds", flush=True)
         self.faults["environment_rebuilds"] += len(failures)
-        self._rebuilt_at = [*self._rebuilt_at, *[skill_steps] * len(failures)][-REBUILDS:]
-        in_window = sum(skill_steps - at < REBUILD_WINDOW for at in self._rebuilt_at)
+        self._rebuilt_at = [*self._rebuilt_at, *[decisions] * len(failures)][-REBUILDS:]
+        in_window = sum(decisions - at < REBUILD_WINDOW for at in self._rebuilt_at)
         if in_window == REBUILDS or len(failures) > REBUILDS_PER_REQUEST:
             raise SkildError(
-                f"the environment fails too often: {in_window} times within the last {REBUILD_WINDOW} skill steps; "
+                f"the environment fails too often: {in_window} times within the last {REBUILD_WINDOW} decisions; "
                 f"last: {failures[-1][1]}"
             )
 
@@ -251,13 +251,13 @@ class EnvRunners:
         if self._silent_in_a_row > 2 * len(self._actors.indices):
             raise SkildError(
                 f"no env runner answers within {limit:.0f} s: the environment hangs, or it is that slow; in that case "
-                "raise rollout.answer_timeout_s or lower rollout.skill_steps_per_fragment"
+                "raise rollout.answer_timeout_s or lower rollout.decisions_per_fragment"
             )
 
 
-def _answer(runner: SkillEnvRunner, state: dict[str, Any]) -> Fragment:
+def _answer(runner: BoundedEnvRunner, state: dict[str, Any]) -> Fragment:
     return runner.answer(state)
 
 
-def _node(runner: SkillEnvRunner) -> str:
+def _node(runner: BoundedEnvRunner) -> str:
     return str(ray.get_runtime_context().get_node_id())

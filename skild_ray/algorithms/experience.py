@@ -6,13 +6,13 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from skild_ray.algorithms.replay import SkillReplay
+from skild_ray.algorithms.replay import Replay
 
 
 class Experience(Protocol):
     """Stores what env runners bring, and draws the batches that the learners get. It knows neither."""
 
-    replay: SkillReplay
+    replay: Replay
     """The policy's own transitions."""
 
     def add(self, chunks: Sequence[SingleAgentEpisode]) -> None:

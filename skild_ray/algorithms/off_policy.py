@@ -15,17 +15,17 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
-from skild_ray.algorithms.env_runners import EnvRunners, Fragment, SkillEnvRunner
+from skild_ray.algorithms.env_runners import BoundedEnvRunner, EnvRunners, Fragment
 from skild_ray.algorithms.experience import Experience
-from skild_ray.algorithms.replay import SkillReplay, learner_shares
+from skild_ray.algorithms.replay import Replay, learner_shares
 from skild_ray.algorithms.rllib_internals import (
     ModelSettingsConfig,
     env_runner_placement,
     forget_weights_version,
     learner_index,
 )
-from skild_ray.config import Environment, Experiment, Rollout, Section
-from skild_ray.envs.skill_env import SkillVectorEnv
+from skild_ray.config import Environment, Experiment, RolloutSettings, Section
+from skild_ray.envs.lockstep import LockstepVectorEnv
 
 UPDATES_PER_CALL = 8
 EPISODE_WINDOW = 50
@@ -42,7 +42,7 @@ class OffPolicyConfig(ModelSettingsConfig):
     section: ClassVar[type[Section]]
     """The settings of the algorithm."""
     version: ClassVar[int]
-    """Raised when a change of the code changes what is learned; part of the fingerprint of stage 4."""
+    """Raised when the code changes what is learned or what a checkpoint holds; part of the fingerprint of stage 4."""
     vector_env: ClassVar[str]
     """Name under which `make_vector_env` is registered."""
 
@@ -62,15 +62,15 @@ class OffPolicyConfig(ModelSettingsConfig):
         self.num_envs_per_env_runner = 16
         self.min_sample_timesteps_per_iteration = 0
         self.min_time_s_per_iteration = 5.0
-        # See `SkillEnvRunner` and `EnvRunners` for what becomes of faults.
-        self.env_runner_cls = SkillEnvRunner
+        # See `BoundedEnvRunner` and `EnvRunners` for what becomes of faults.
+        self.env_runner_cls = BoundedEnvRunner
         self.restart_failed_env_runners = True
-        self.sample_timeout_s = Rollout().answer_timeout_s
+        self.sample_timeout_s = RolloutSettings().answer_timeout_s
         self.delay_between_env_runner_restarts_s = 2.0
 
     @staticmethod
     @abstractmethod
-    def make_vector_env(context: Mapping[str, Any]) -> SkillVectorEnv:
+    def make_vector_env(context: Mapping[str, Any]) -> LockstepVectorEnv:
         """The vector environment of one env runner, from RLlib's environment context."""
 
     @abstractmethod
@@ -92,7 +92,7 @@ class OffPolicyConfig(ModelSettingsConfig):
             .env_runners(
                 num_env_runners=rollout.num_env_runners,
                 num_envs_per_env_runner=rollout.num_envs_per_env_runner,
-                rollout_fragment_length=max(1, rollout.skill_steps_per_fragment // rollout.num_envs_per_env_runner),
+                rollout_fragment_length=max(1, rollout.decisions_per_fragment // rollout.num_envs_per_env_runner),
                 sample_timeout_s=rollout.answer_timeout_s,
                 num_cpus_per_env_runner=rollout.cpus_per_env_runner,
                 custom_resources_per_env_runner=dict(rollout.env_runner_resources),
@@ -147,22 +147,22 @@ class OffPolicyConfig(ModelSettingsConfig):
 
 
 class Pace(NamedTuple):
-    """How sampling and learning take turns. A step is one decision of the policy, worth up to `horizon` env steps."""
+    """How sampling and learning take turns. A decision of the policy lasts up to `horizon` env steps."""
 
     total_env_steps: int
     horizon: int
     batch_size: int
-    samples_per_step: float
+    samples_per_decision: float
     """Replayed transitions for each new one."""
-    warmup_steps: int
-    """Steps that are collected before the first update."""
+    warmup_decisions: int
+    """Decisions collected before the first update."""
     synchronous: bool
 
 
 class OffPolicy(RLlibAlgorithm):
     """Off-policy learning, sampling and learning side by side.
 
-    Each fragment of steps that arrives owes `samples_per_step` replayed transitions a step; they are paid in updates of
+    Each fragment that arrives owes `samples_per_decision` replayed transitions a decision; they are paid in updates of
     `batch_size` before the next fragments are taken in, so the ratio is exact. Unless `synchronous`, env runners
     already collect their next fragment meanwhile, with the weights of the moment it was requested. A runner has one
     request open at most, which bounds how stale a policy can be, and no more requests are made than `total_env_steps`
@@ -190,14 +190,14 @@ class OffPolicy(RLlibAlgorithm):
         self._runners = EnvRunners(self.env_runner_group, config.sample_timeout_s)
         self._owed = 0.0
         self._learned = False
-        self._counts = {"env_steps": 0, "skill_steps": 0, "updates": 0, "episodes": 0}
+        self._counts = {"env_steps": 0, "decisions": 0, "updates": 0, "episodes": 0}
         self._open_episodes: dict[str, tuple[int, float]] = {}
         self._recent: dict[str, deque[float]] = {}
         self._reseed_learners()  # RLlib gives all the same seed, hence equal noise on their different rows
         self.experience = config.build_experience()
 
     @property
-    def replay(self) -> SkillReplay:
+    def replay(self) -> Replay:
         """The policy's own transitions."""
         return self.experience.replay
 
@@ -213,7 +213,7 @@ class OffPolicy(RLlibAlgorithm):
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Environment steps, skill steps (decisions of the policy), updates and finished episodes so far."""
+        """Environment steps, decisions of the policy, updates and finished episodes so far."""
         return self._counts
 
     @property
@@ -253,8 +253,8 @@ class OffPolicy(RLlibAlgorithm):
             self._take_in(fragment)
         if ahead:
             self._runners.request(self._weights, self._affordable)
-        if self.replay.added >= pace.warmup_steps:
-            self._owed += (self.replay.added - before) * pace.samples_per_step
+        if self.replay.added >= pace.warmup_decisions:
+            self._owed += (self.replay.added - before) * pace.samples_per_decision
         self._learn()
         for name, value in (self._counts | self._runners.faults).items():
             self.metrics.log_value(name, value, window=1)
@@ -284,12 +284,12 @@ class OffPolicy(RLlibAlgorithm):
         for chunk in chunks:
             self._count(chunk)
         self.experience.add(chunks)
-        self._runners.count_rebuilds(fragment.failures, self._counts["skill_steps"])
+        self._runners.count_rebuilds(fragment.failures, self._counts["decisions"])
 
     def _count(self, chunk: SingleAgentEpisode) -> None:
         env_steps = sum(int(info["k"]) for info in chunk.get_infos()[1:])
         self._counts["env_steps"] += env_steps
-        self._counts["skill_steps"] += len(chunk)
+        self._counts["decisions"] += len(chunk)
         self._log_episode(chunk, env_steps)
 
     def _log_episode(self, episode: SingleAgentEpisode, env_steps: int) -> None:
@@ -318,7 +318,7 @@ class OffPolicy(RLlibAlgorithm):
             batch = SampleBatch({name: torch.from_numpy(column) for name, column in shares.items()})
             results = self.learner_group.update(
                 batch=MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=updates * size),
-                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self._counts["skill_steps"]},
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self._counts["decisions"]},
                 minibatch_size=size // learners if updates > 1 else None,
                 num_epochs=1,
             )
@@ -340,7 +340,7 @@ class OffPolicy(RLlibAlgorithm):
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         state = super().get_state(components, not_components=not_components, **kwargs)
-        state["skild"] = {
+        state["off_policy"] = {
             "owed": self._owed,
             "counts": dict(self._counts),
             "faults": dict(self._runners.faults),
@@ -352,7 +352,7 @@ class OffPolicy(RLlibAlgorithm):
     def set_state(self, state: dict[str, Any]) -> None:
         self._accept_older_weights(learners="learner_group" in state)
         super().set_state(state)
-        if own := state.get("skild"):
+        if own := state.get("off_policy"):
             self.experience.set_state(own)
             self._owed = own["owed"]
             self._counts = dict(own["counts"])
@@ -404,7 +404,7 @@ class OffPolicy(RLlibAlgorithm):
             self.learner_group.foreach_learner(func=forget_weights_version)
 
 
-def _begin_anew(runner: SkillEnvRunner, entropy: tuple[int, ...]) -> None:
+def _begin_anew(runner: BoundedEnvRunner, entropy: tuple[int, ...]) -> None:
     runner.begin_anew(entropy)
 
 

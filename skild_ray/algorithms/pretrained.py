@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skild_ray.config import Experiment, load_experiment
+from skild_ray.config import Experiment
 from skild_ray.models.discriminator import Discriminator
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.models.networks import fold
 from skild_ray.models.skill_model import SkillHead, SkillModel
-from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE
 from skild_ray.runs.artifacts import Artifact, open_artifact, require_hash, require_input
+from skild_ray.stages import DEMONSTRATIONS_FILE, OFFLINE, SKILL_PRIOR
 
 
 def load_skill_model(artifact: Artifact) -> SkillModel:
@@ -36,7 +36,7 @@ def load_decoder(artifact: Artifact) -> torch.nn.Sequential:
 
 def load_head(artifact: Artifact) -> SkillHead:
     """The prior of a skill-prior artifact, or the posterior of a skill-posterior artifact; frozen."""
-    if artifact.stage == "skill_prior":
+    if artifact.stage == SKILL_PRIOR.name:
         return load_skill_model(artifact).prior
     head = SkillHead(artifact.facts["observation_dim"], _experiment(artifact).skill)
     head.load_state_dict(artifact.weights())
@@ -68,9 +68,7 @@ class Pretrained:
     def open(cls, run_dir: str | Path) -> "Pretrained":
         """Raise ArtifactError if one is missing or damaged, or the posterior was trained from another prior."""
         run_dir = Path(os.path.expanduser(run_dir))
-        found = cls(
-            *(open_artifact(run_dir, stage) for stage in ("skill_prior", "skill_posterior", "demo_discriminator"))
-        )
+        found = cls(*(open_artifact(run_dir, stage) for stage in OFFLINE))
         require_input(found.skill_posterior, found.skill_prior)
         return found
 
@@ -122,4 +120,4 @@ def reference_gaussians(batch: Mapping[str, Tensor], prefix: str = "") -> tuple[
 
 
 def _experiment(artifact: Artifact) -> Experiment:
-    return load_experiment(artifact.path / "config.yaml")
+    return artifact.experiment

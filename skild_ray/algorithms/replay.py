@@ -1,4 +1,4 @@
-"""Replay of skill transitions with n-step returns assembled when they are drawn."""
+"""Replay of transitions with n-step returns assembled when they are drawn."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ Rows = Mapping[str, NDArray]
 
 
 def draw_batches(
-    sources: Sequence[tuple["SkillReplay", int]], updates: int, names: Sequence[str] | None = None
+    sources: Sequence[tuple["Replay", int]], updates: int, names: Sequence[str] | None = None
 ) -> dict[str, NDArray]:
     """`updates` batches one after another, each with a fixed number of transitions of every replay.
 
@@ -39,12 +39,12 @@ def learner_shares(column: NDArray, updates: int, learners: int) -> NDArray:
     return np.ascontiguousarray(np.moveaxis(dealt, 2, 0)).reshape(column.shape)
 
 
-class SkillReplay:
-    """Ring buffer of semi-Markov transitions (s, z, r, s', terminated, k) in flat arrays.
+class Replay:
+    """Ring buffer of semi-Markov transitions (s, a, r, s', terminated, k) in flat arrays; `a` may be a skill.
 
     Each row knows the row that follows it in its episode, so a draw walks up to n transitions ahead and needs no
     fragment to be complete when it is stored. With gamma_j = discount^(k_j / H) for the j-th transition of the walk, a
-    draw of (s_0, z_0) gives
+    draw of (s_0, a_0) gives
 
         n_step_states   s_0 .. s_{n-1}                                    [B, n, observation_dim]
         n_step_weights  w_i = gamma_0 .. gamma_{i-1}, 0 after the walk's end   [B, n]
@@ -68,7 +68,7 @@ class SkillReplay:
         self,
         capacity: int,
         observation_dim: int,
-        latent_dim: int,
+        action_dim: int,
         *,
         n_step: int,
         discount: float,
@@ -79,7 +79,7 @@ class SkillReplay:
     ) -> None:
         self.capacity, self.n_step, self.discount, self.horizon = capacity, n_step, discount, horizon
         self._columns, self._later = tuple(columns), later
-        widths = {"obs": observation_dim, "next_obs": observation_dim, "actions": latent_dim, **columns}
+        widths = {"obs": observation_dim, "next_obs": observation_dim, "actions": action_dim, **columns}
         if later:
             widths |= {f"next_{name}": width for name, width in columns.items()}
         self._data: dict[str, NDArray] = {

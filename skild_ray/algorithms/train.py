@@ -13,9 +13,7 @@ from torch import Tensor
 
 from skild_ray.algorithms.checkpoints import Row, restore_newest, save_checkpoint
 from skild_ray.algorithms.off_policy import OffPolicy, OffPolicyConfig
-from skild_ray.algorithms.pretrained import Pretrained
-from skild_ray.algorithms.sac import SACConfig
-from skild_ray.algorithms.skild import SkiLDConfig
+from skild_ray.algorithms.registry import last_stage, spec_of
 from skild_ray.config import Experiment
 from skild_ray.envs.conventions import subtasks_of
 from skild_ray.envs.try_out import try_out
@@ -23,18 +21,13 @@ from skild_ray.errors import ConfigError, SkildError, described
 from skild_ray.interruption import Interruption, Stopped
 from skild_ray.progress import TaskProgress
 from skild_ray.resources import Waiting, downstream_requests, with_gpu_learner
-from skild_ray.runs.artifacts import Artifact, publish, work_folder, writable
+from skild_ray.runs.artifacts import Artifact, open_artifact, publish, require_input, writable
+from skild_ray.runs.folder import run_folder, work_folder
+from skild_ray.stages import in_words
 from skild_ray.tracking import Series, Tracking
 
 REPLAY_FILE = "replay.npz"
 EPISODE_METRICS = ("success", "subtasks_solved", "episode_return", "episode_env_steps")
-
-
-def stage_name(experiment: Experiment) -> str:
-    """`sac` where the experiment has that section; else `imitation` without the environment's reward, or `demo_rl`."""
-    if experiment.sac:
-        return "sac"
-    return "imitation" if experiment.imitation else "demo_rl"
 
 
 def train_downstream(
@@ -43,7 +36,7 @@ def train_downstream(
     data: Mapping[str, str] | None = None,
     tracking: Tracking | None = None,
 ) -> Artifact:
-    """Train SkiLD on the artifacts in the run directory, or SAC without any, and publish the policy.
+    """Train the experiment's algorithm, on the artifacts in the run directory that it needs, and publish the policy.
 
     Resumes from the newest checkpoint of the same fingerprint within `total_env_steps`, if there is one. SIGTERM and
     Ctrl-C write a checkpoint before they end the run; so does its end, from which a larger budget resumes.
@@ -63,9 +56,8 @@ def train_downstream(
         Stopped: SIGTERM or Ctrl-C ended the run.
         SkildError: its losses are not finite any more.
     """
-    stage = stage_name(experiment)
-    if not experiment.sac:
-        Pretrained.open(experiment.run_dir)
+    stage = last_stage(experiment).name
+    input_artifacts(experiment)  # they are there
     work = work_folder(experiment, stage, fingerprint)
     with writable(work):
         work.mkdir(parents=True, exist_ok=True)
@@ -89,21 +81,30 @@ def train_downstream(
         algo.stop()
 
 
-def algorithm_class(experiment: Experiment) -> type[OffPolicyConfig]:
-    """The configuration's class of the algorithm which the experiment trains in stage 4."""
-    return SACConfig if experiment.sac else SkiLDConfig
-
-
 def algorithm_config(experiment: Experiment) -> OffPolicyConfig:
     """That of the algorithm which the experiment trains in stage 4."""
-    return algorithm_class(experiment).from_experiment(experiment)
+    return spec_of(experiment).load_config().from_experiment(experiment)
+
+
+def input_artifacts(experiment: Experiment) -> Sequence[Artifact]:
+    """The artifacts of the stages that the experiment's algorithm starts from, checked to belong together.
+
+    Raises:
+        ArtifactError: one is missing or damaged, or was made from another.
+    """
+    artifacts = [open_artifact(run_folder(experiment), name) for name in last_stage(experiment).inputs]
+    for artifact in artifacts:
+        for source in artifacts:
+            if source.stage in artifact.record["inputs"]:
+                require_input(artifact, source)
+    return artifacts
 
 
 def publish_policy(
     algo: OffPolicy, experiment: Experiment, rows: Sequence[Row], fingerprint: str, data: Mapping[str, str] | None
 ) -> Artifact:
     """Write what was trained, with its `rows` of metrics, as the artifact of stage 4; see `train_downstream`."""
-    stage = stage_name(experiment)
+    stage = last_stage(experiment).name
     replay = work_folder(experiment, stage, fingerprint) / REPLAY_FILE
     with writable(replay):
         replay.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +117,7 @@ def publish_policy(
         rows,
         fingerprint=fingerprint,
         data=data or {},
-        inputs=() if experiment.sac else Pretrained.open(experiment.run_dir).artifacts,
+        inputs=input_artifacts(experiment),
         facts={
             "total_env_steps": experiment.downstream.total_env_steps,
             **algo.counts,
@@ -124,12 +125,12 @@ def publish_policy(
             "seconds": round(rows[-1]["seconds"], 1),
         },
         extra=[replay],
-        version=algorithm_class(experiment).version,
+        version=algo.config.version,
     )
 
 
 def try_environment(config: OffPolicyConfig) -> list[str]:
-    """Try the environment out, alone and with a skill: what could not be learned from is found before training starts.
+    """Try the environment out, alone and with a decision: what cannot be learned from is found before training starts.
 
     Returns the names of its sub-tasks, numbers where it draws them anew for every episode.
     """
@@ -169,7 +170,7 @@ def _train(
         require_budget(algo, experiment)
     with (
         Interruption() as interruption,
-        TaskProgress(stage.replace("_", " "), budget, "env steps", start=algo.counts["env_steps"]) as progress,
+        TaskProgress(in_words(stage), budget, "env steps", start=algo.counts["env_steps"]) as progress,
     ):
         while not algo.finished:
             before = algo.counts["env_steps"]
@@ -194,8 +195,8 @@ def require_budget(algo: OffPolicy, experiment: Experiment) -> None:
     """Raise ConfigError if a new run would be over before it began."""
     if algo.finished:
         raise ConfigError(
-            f"{_section(experiment)}.total_env_steps {experiment.downstream.total_env_steps} does not allow one "
-            "fragment of experience; raise it, or lower rollout.skill_steps_per_fragment and "
+            f"algorithm.total_env_steps {experiment.downstream.total_env_steps} does not allow one "
+            "fragment of experience; raise it, or lower rollout.decisions_per_fragment and "
             "rollout.num_envs_per_env_runner"
         )
 
@@ -253,18 +254,9 @@ def _note(row: Row) -> str:
     return ", ".join(f"{label} {row[name]:.2f}" for name, label in shown.items() if name in row)
 
 
-def _section(experiment: Experiment) -> str:
-    """The part of the experiment that describes the algorithm."""
-    return "sac" if experiment.sac else "algorithm"
-
-
 def check_finite(row: Row, experiment: Experiment) -> None:
     """Raise SkildError where the losses have diverged."""
-    remedy = (
-        "lower sac.learning_rate"
-        if experiment.sac
-        else "lower algorithm.critic_lr or algorithm.policy_lr, or bound the skills (algorithm.latent_squash)"
-    )
+    remedy = spec_of(experiment).remedy
     for name in ("critic_loss", "policy_loss", "alpha_loss", "discriminator_loss"):
         if not math.isfinite(row.get(name, 0.0)):
             raise SkildError(

@@ -17,15 +17,14 @@ from torch import Tensor
 from skild_ray.algorithms.pretrained import Pretrained
 from skild_ray.algorithms.sac import SACTorchRLModule
 from skild_ray.algorithms.skild import SkiLDTorchRLModule
-from skild_ray.config import SAC, Data, Environment, Experiment, Source, load_experiment
+from skild_ray.config import Data, Environment, Experiment, SACSettings, Source
 from skild_ray.envs import make_env
 from skild_ray.errors import ArtifactError
-from skild_ray.runs.artifacts import open_artifact, require_input
+from skild_ray.runs.artifacts import RECORD_FILE, open_artifact, require_input, stage_names
+from skild_ray.stages import OFFLINE
 
 Which = Literal["trained", "initial", "posterior"]
 """The policy as it is, as training started with it, or the skill posterior as stage 2 left it (behavioural cloning)."""
-SKILL_STAGES = ("demo_rl", "imitation")
-STAGES = (*SKILL_STAGES, "sac")
 MODULE_FOLDER = "learner_group/learner/rl_module/default_policy"
 
 Policy = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -56,8 +55,9 @@ class Agent:
 
 def finished_last_stages(path: Path) -> list[Path]:
     """The folders of finished last stages at `path`: that one, or those of a run; mostly one, maybe none."""
-    folders = (path, *(path / stage for stage in STAGES))
-    return [folder for folder in folders if folder.name in STAGES and (folder / "artifact.json").exists()]
+    if (path / RECORD_FILE).exists():
+        return [] if path.name in OFFLINE else [path]
+    return [path / name for name in stage_names(path) if name not in OFFLINE]
 
 
 def load_agent(path: str | Path, which: Which = "trained") -> Agent:
@@ -79,7 +79,7 @@ def load_agent(path: str | Path, which: Which = "trained") -> Agent:
             f"{path}: neither a run with a finished stage 4, nor a checkpoint; train it: skild-ray pipeline EXPERIMENT"
         )
     artifact = open_artifact(found[0].parent, found[0].name)
-    experiment = load_experiment(artifact.path / "config.yaml")
+    experiment = artifact.experiment
     run_dir = artifact.path.parent
     module: SkiLDTorchRLModule | SACTorchRLModule
     if experiment.sac:
@@ -116,19 +116,19 @@ def _build_sac_module(experiment: Experiment) -> SACTorchRLModule:
         observation_space=env.observation_space,
         action_space=env.action_space,
         inference_only=False,
-        model_config={"sac": (experiment.sac or SAC()).model_dump()},
+        model_config={"sac": (experiment.sac or SACSettings()).model_dump()},
     )
 
 
 def _from_checkpoint(path: Path, which: Which) -> Agent:
     with (path / "algorithm_state.pkl").open("rb") as file:
-        state = pickle.load(file)["skild"]
+        state = pickle.load(file)["off_policy"]
     environment, steps = Environment(**state["environment"]), state["counts"]["env_steps"]
     if "sac" in state:
         # All that a checkpoint knows of its experiment.
         sources = [Source.model_validate(source) for source in state["sources"]]
         data = Data(task_agnostic=sources, demonstrations=sources)
-        experiment = Experiment(name="checkpoint", environment=environment, data=data, sac=SAC(**state["sac"]))
+        experiment = Experiment(name="checkpoint", environment=environment, data=data, sac=SACSettings(**state["sac"]))
         if which == "trained":
             trained = SACTorchRLModule.from_checkpoint(str((path / MODULE_FOLDER).resolve()))
             return Agent(experiment, path, trained, steps)

@@ -9,9 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from skild_ray.algorithms.pretrained import Pretrained, load_decoder
+from skild_ray.algorithms.skild.reference import squashed
 from skild_ray.config import Experiment
 from skild_ray.envs.action_env import ActionVectorEnv
 from skild_ray.envs.conventions import return_range_of, subtasks_of
+from skild_ray.envs.lockstep import LockstepVectorEnv
 from skild_ray.envs.registry import make_env
 from skild_ray.envs.skill_env import SkillVectorEnv
 from skild_ray.errors import SkildError
@@ -43,7 +45,9 @@ class Episode:
     return_range: tuple[float, float] | None = None
 
 
-def run_episodes(env: SkillVectorEnv, policy: Policy, seeds: Sequence[int], name: str = "evaluation") -> list[Episode]:
+def run_episodes(
+    env: LockstepVectorEnv, policy: Policy, seeds: Sequence[int], name: str = "evaluation"
+) -> list[Episode]:
     """One episode for each seed, in their order, `env.num_envs` at a time.
 
     Every group runs until its last episode has ended: no episode is preferred for being short.
@@ -64,7 +68,7 @@ def run_episodes(env: SkillVectorEnv, policy: Policy, seeds: Sequence[int], name
     return episodes
 
 
-def _run_group(env: SkillVectorEnv, policy: Policy, seeds: Sequence[int]) -> list[Episode]:
+def _run_group(env: LockstepVectorEnv, policy: Policy, seeds: Sequence[int]) -> list[Episode]:
     observations, _ = env.reset(seed=seeds)
     states = [[observation] for observation in observations]
     returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, int)
@@ -161,7 +165,7 @@ def _subtask_names(episodes: Sequence[Episode]) -> tuple[str, ...]:
     return tuple(f"sub-task {number}" for number in range(1, max(map(len, names)) + 1))
 
 
-def evaluation_env(run_dir: Any, experiment: Experiment, episodes: int) -> SkillVectorEnv:
+def evaluation_env(run_dir: Any, experiment: Experiment, episodes: int) -> LockstepVectorEnv:
     """The environment to evaluate in, without automatic reset, episodes recorded: skill-level with the decoder of
     `run_dir`, SAC's own."""
     makers = [lambda: Recorder(make_env(experiment.environment.id, experiment.environment.kwargs))]
@@ -169,14 +173,10 @@ def evaluation_env(run_dir: Any, experiment: Experiment, episodes: int) -> Skill
     if experiment.sac:
         return ActionVectorEnv(makers, autoreset=False)
     pretrained = Pretrained.open(run_dir)
-    skill = pretrained.experiment.skill
+    skill, decoder = pretrained.experiment.skill, load_decoder(pretrained.skill_prior)
+    quirk = "squashed_decoder" in experiment.algorithm.reference_quirks
     return SkillVectorEnv(
-        makers,
-        load_decoder(pretrained.skill_prior),
-        skill.latent_dim,
-        skill.horizon,
-        squash="squashed_decoder" in experiment.algorithm.reference_quirks,
-        autoreset=False,
+        makers, squashed(decoder) if quirk else decoder, skill.latent_dim, skill.horizon, autoreset=False
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from skild_ray.cluster import connect
-from skild_ray.config import Environment, Generate, fingerprint
+from skild_ray.config import Environment, Generate
 from skild_ray.data.episode import Episode
 from skild_ray.data.minari_store import EXECUTED_KEY, MinariWriter, dataset_exists, read_metadata
 from skild_ray.data.orders import Order, describe_orders
@@ -18,6 +18,7 @@ from skild_ray.generation.collect import Failure, Request, Spent, collect, prepa
 from skild_ray.interruption import Interrupted, interrupted
 from skild_ray.resources import Request as ResourceRequest
 from skild_ray.resources import Waiting
+from skild_ray.runs.fingerprint import fingerprint
 
 ProgressCallback = Callable[[int, int], None]
 

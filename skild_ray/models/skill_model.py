@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from skild_ray.config import SkillModel as SkillModelConfig
+from skild_ray.config import SkillModelSettings
 from skild_ray.models.gaussian import HALF_LOG_2PI, Gaussian, standard
 from skild_ray.models.networks import Predictor, Standardizer
 
@@ -17,7 +17,7 @@ from skild_ray.models.networks import Predictor, Standardizer
 class Encoder(nn.Module):
     """q(z | s_0..H-1, a_0..H-1): Linear on each [a_t, s_t], one LSTM layer, the last step's output to 2 D numbers."""
 
-    def __init__(self, observation_dim: int, action_dim: int, config: SkillModelConfig) -> None:
+    def __init__(self, observation_dim: int, action_dim: int, config: SkillModelSettings) -> None:
         super().__init__()
         width = config.hidden
         self.embed = nn.Linear(action_dim + observation_dim, width)
@@ -44,7 +44,7 @@ class Encoder(nn.Module):
 class SkillHead(nn.Module):
     """A Gaussian over skills given a state, N(mu(s), sigma(s)): the form of prior, posterior and policy."""
 
-    def __init__(self, observation_dim: int, config: SkillModelConfig) -> None:
+    def __init__(self, observation_dim: int, config: SkillModelSettings) -> None:
         super().__init__()
         self.standardize = Standardizer(observation_dim)
         self.net = Predictor(
@@ -80,7 +80,7 @@ class SkillModel(nn.Module):
     Shapes: states [B, H, observation_dim], actions [B, H, action_dim].
     """
 
-    def __init__(self, observation_dim: int, action_dim: int, config: SkillModelConfig) -> None:
+    def __init__(self, observation_dim: int, action_dim: int, config: SkillModelSettings) -> None:
         super().__init__()
         self.standardize = Standardizer(observation_dim)
         self.encoder = Encoder(observation_dim, action_dim, config)

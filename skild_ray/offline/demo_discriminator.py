@@ -1,10 +1,13 @@
 """Stage 3: demonstration discriminator D(s), demonstration states against task-agnostic states (section 4.2)."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import safetensors.numpy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -12,10 +15,9 @@ from skild_ray.data.trajectories import Trajectories
 from skild_ray.data.windows import WindowSampler
 from skild_ray.models.discriminator import Discriminator, discriminator_loss
 from skild_ray.offline.optimisers import adamw
-from skild_ray.offline.problem import Batch, Inputs
-
-DEMONSTRATIONS_FILE = "demonstrations.safetensors"
-"""Beside the weights: all demonstrations, for whatever trains on their states later."""
+from skild_ray.offline.problem import Batch, Inputs, Problem
+from skild_ray.runs.artifacts import writable
+from skild_ray.stages import DEMONSTRATIONS_FILE
 
 
 class DiscriminatorLosses(NamedTuple):
@@ -26,7 +28,7 @@ class DiscriminatorLosses(NamedTuple):
     d_task_agnostic: Tensor
 
 
-class DemoDiscriminatorProblem:
+class DemoDiscriminatorProblem(Problem):
     """Minimise the cross-entropy of `Discriminator` on demonstration and task-agnostic states.
 
     Negatives are the task-agnostic sources but for those with `negatives: false`, less the episodes that equal a
@@ -39,6 +41,7 @@ class DemoDiscriminatorProblem:
     def __init__(self, inputs: Inputs, seed: int) -> None:
         experiment = inputs.experiment
         self.settings = settings = experiment.demo_discriminator
+        self._batch_size = settings.batch_size // inputs.workers
         demos, held_out_demos, demo_weights = inputs.split("demonstrations")
         others, held_out_others, other_weights = _negatives(inputs)
         known = {_key(demo, i) for source in inputs.demonstrations for demo, i in _episodes(source)}
@@ -57,7 +60,7 @@ class DemoDiscriminatorProblem:
         self._held_out = (positive[:size, 0], negative[:size, 0])
 
     def batch(self) -> Batch:
-        size = self.settings.batch_size
+        size = self._batch_size
         return self._demos.sample(size)[0][:, 0], self._others.sample(size)[0][:, 0]
 
     def validation(self) -> Sequence[Batch]:
@@ -78,6 +81,20 @@ class DemoDiscriminatorProblem:
     def restore_sampler(self, state: dict[str, Any]) -> None:
         self._demos.load_state_dict(state["demos"])
         self._others.load_state_dict(state["others"])
+
+    @staticmethod
+    def extra_files(inputs: Inputs, folder: Path) -> Sequence[Path]:
+        """All demonstrations, for whatever trains on their states later."""
+        together = Trajectories.concatenate(inputs.demonstrations)
+        path = folder / DEMONSTRATIONS_FILE
+        with writable(path):
+            arrays: dict[str, NDArray] = {
+                "observations": together.observations,
+                "actions": together.actions,
+                "ends": together.ends,
+            }
+            safetensors.numpy.save_file(arrays, path)
+        return [path]
 
 
 def _negatives(inputs: Inputs) -> tuple[list[Trajectories], list[Trajectories], list[float]]:

@@ -15,6 +15,7 @@ from skild_ray.interruption import Interrupted, Interruption, Stopped
 from skild_ray.offline.training_run import Row
 from skild_ray.progress import TaskProgress
 from skild_ray.resources import Request, Waiting
+from skild_ray.stages import in_words
 from skild_ray.tracking import Series
 
 MAX_WORKER_FAILURES = 3
@@ -115,7 +116,7 @@ def run_job(
         SkildError: training failed; one line with the reason.
         Interrupted: a second signal came, or the first one before any worker had started.
     """
-    fit, name = _Fit(trainer), stage.replace("_", " ")
+    fit, name = _Fit(trainer), in_words(stage)
     follower = _Follower(stage, series)
     with (
         Interruption() as interruption,
@@ -183,7 +184,7 @@ class _Follower:
     def __init__(self, stage: str, series: Series) -> None:
         self.starts: list[int] = []
         self.failure: str | None = None
-        self._name, self._series = stage.replace("_", " "), series
+        self._name, self._series = in_words(stage), series
 
     def follow(self, events: Sequence[Event], progress: TaskProgress) -> None:
         for event in events:

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -12,9 +13,9 @@ from torch.optim import Optimizer
 from skild_ray.config import Experiment, Training
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.errors import DataError
+from skild_ray.stages import DataKind
 
 Batch = tuple[Tensor, ...]
-DataKind = Literal["task_agnostic", "demonstrations"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Inputs:
     demonstrations: Sequence[Trajectories]
     weights: Mapping[str, Mapping[str, Tensor]]
     """Weights of finished stages, by stage name."""
+    workers: int = 1
+    """Which share a batch: each draws `batch_size / workers` of it."""
 
     def sources(self, kind: DataKind) -> Sequence[Trajectories]:
         """The trajectories of this kind, one entry a source."""
@@ -103,6 +106,11 @@ class Problem(Protocol):
         """What `restore_sampler` needs to continue the sequence of batches exactly."""
 
     def restore_sampler(self, state: dict[str, Any]) -> None: ...
+
+    @staticmethod
+    def extra_files(inputs: Inputs, folder: Path) -> Sequence[Path]:
+        """Files, written into `folder`, that the artifact holds beside the weights; the driver asks for them."""
+        return ()
 
 
 def worker_seed(experiment: Experiment, stage: str, rank: int) -> int:

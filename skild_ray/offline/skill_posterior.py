@@ -11,7 +11,8 @@ from skild_ray.data.windows import WindowSampler
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.models.skill_model import SkillModel
 from skild_ray.offline.optimisers import adamw
-from skild_ray.offline.problem import Batch, Inputs, chunks
+from skild_ray.offline.problem import Batch, Inputs, Problem, chunks
+from skild_ray.stages import SKILL_PRIOR
 
 
 class PosteriorLosses(NamedTuple):
@@ -24,7 +25,7 @@ class PosteriorLosses(NamedTuple):
     action_mse: Tensor | None
 
 
-class SkillPosteriorProblem:
+class SkillPosteriorProblem(Problem):
     """Minimise -log q(z | s_0), summed over dimensions, of z ~ encoder(window) over the demonstrations' windows.
 
     The encoder is frozen, so the Gaussian it gives each window is computed once; an iteration draws z from it and
@@ -41,9 +42,10 @@ class SkillPosteriorProblem:
     def __init__(self, inputs: Inputs, seed: int) -> None:
         experiment = inputs.experiment
         self.settings = experiment.skill_posterior
+        self._batch_size = self.settings.batch_size // inputs.workers
         train, held_out, weights = inputs.split("demonstrations")
         skill_model = SkillModel(train[0].observation_dim, train[0].action_dim, experiment.skill)
-        skill_model.load_state_dict(inputs.weights["skill_prior"])
+        skill_model.load_state_dict(inputs.weights[SKILL_PRIOR.name])
         skill_model.eval().requires_grad_(False)
         head = type(skill_model.prior)(train[0].observation_dim, experiment.skill)
         if self.settings.init_from_prior:
@@ -62,7 +64,7 @@ class SkillPosteriorProblem:
         self._held_out = (states, Gaussian(mean, log_std).sample(torch.Generator().manual_seed(seed)), *windows)
 
     def batch(self) -> Batch:
-        rows = self._sampler.draw(self.settings.batch_size)
+        rows = self._sampler.draw(self._batch_size)
         latents = Gaussian(self._mean[rows], self._log_std[rows]).sample(self._generator)
         noise = torch.randn(rows.numel(), self._states.shape[1], generator=self._generator)
         return self._states[rows] + self.settings.observation_noise * noise, latents

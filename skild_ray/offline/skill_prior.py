@@ -10,10 +10,10 @@ from torch.optim import Optimizer
 from skild_ray.data.windows import WindowSampler
 from skild_ray.models.skill_model import SkillLosses, SkillModel
 from skild_ray.offline.optimisers import Muon, adamw
-from skild_ray.offline.problem import Batch, Inputs, chunks
+from skild_ray.offline.problem import Batch, Inputs, Problem, chunks
 
 
-class SkillPriorProblem:
+class SkillPriorProblem(Problem):
     """Minimise the loss of `SkillModel` over weighted task-agnostic windows.
 
     Encoder and decoder are kept at their lowest held-out action error: the prior's likelihood, much the largest part of
@@ -27,6 +27,7 @@ class SkillPriorProblem:
     def __init__(self, inputs: Inputs, seed: int) -> None:
         experiment = inputs.experiment
         self.settings = experiment.skill_prior
+        self._batch_size = self.settings.batch_size // inputs.workers
         train, held_out, weights = inputs.split("task_agnostic")
         self.module = SkillModel(train[0].observation_dim, train[0].action_dim, experiment.skill)
         if experiment.skill.standardize:
@@ -36,7 +37,7 @@ class SkillPriorProblem:
         self._held_out = WindowSampler(held_out, weights, horizon, seed).all_windows(self.settings.validation_samples)
 
     def batch(self) -> Batch:
-        return self._sampler.sample(self.settings.batch_size)
+        return self._sampler.sample(self._batch_size)
 
     def validation(self) -> Sequence[Batch]:
         return chunks(self._held_out, 1024)

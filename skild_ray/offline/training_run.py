@@ -78,7 +78,7 @@ class TrainingRun:
         losses_now = self._validate()
         kept = self._keep_best(losses_now)
         self.seconds += time.monotonic() - started
-        samples = (self.iteration - first) * self.settings.batch_size * self.workers
+        samples = (self.iteration - first) * self.settings.batch_size
         row: Row = {"iteration": float(self.iteration), "seconds": self.seconds, **trained}
         row |= {f"val_{name}": loss for name, loss in losses_now.items()}
         row |= {

@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from skild_ray.config import load_experiment
 from skild_ray.errors import ArtifactError, ConfigError
 from skild_ray.evaluation.agent import Which, finished_last_stages
 from skild_ray.evaluation.results import LABELS, RESULTS_FILE, Results
@@ -71,7 +70,7 @@ def read_method(text: str, which: Which = "trained") -> Method:
             start = " with algorithm.policy_init: posterior" if which == "posterior" else ""
             raise ArtifactError(
                 f"{run.path}: its evaluation has no {LABELS[which]} policy; skild-ray pipeline EXPERIMENT adds it to "
-                f"runs of demo_rl and imitation{start}, with evaluation.without_rl: true"
+                f"runs of algorithms that have one{start}, with evaluation.without_rl: true"
             )
     return Method(name, runs, which)
 
@@ -89,7 +88,7 @@ def _read_run(path: Path) -> FinishedRun:
         raise ArtifactError(f"{artifact.path}: not evaluated yet; do it: skild-ray pipeline EXPERIMENT")
     return FinishedRun(
         artifact.path,
-        load_experiment(artifact.path / "config.yaml").seed,
+        artifact.experiment.seed,
         read_metrics(artifact.path / "metrics.csv"),
         json.loads(results.read_text()),
     )

@@ -12,12 +12,12 @@ from skild_ray.algorithms.pretrained import Pretrained, load_discriminator, load
 from skild_ray.algorithms.train import REPLAY_FILE
 from skild_ray.config import Experiment
 from skild_ray.errors import ArtifactError, ConfigError
-from skild_ray.evaluation.agent import SKILL_STAGES, Agent, load_agent
+from skild_ray.evaluation.agent import Agent, load_agent
 from skild_ray.models.discriminator import Discriminator
-from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE
 from skild_ray.report.maze_map import BINS_PER_CELL, RAMP, SMALL, MazeMap, Points
 from skild_ray.report.page import Markup, caption, element, figure, note, panels, ramp
 from skild_ray.runs.artifacts import Artifact
+from skild_ray.stages import DEMO_DISCRIMINATOR, DEMONSTRATIONS_FILE, in_words
 
 QUARTERS = ("First quarter", "Second quarter", "Third quarter", "Last quarter")
 MAX_STATES = 20_000
@@ -31,7 +31,7 @@ States = NDArray[np.float32]
 def maze_section(run_dir: Path, stages: Sequence[Artifact], experiment: Experiment) -> list[Markup]:
     """Maps of everything there is to map; none where the environment has no walls."""
     found = {artifact.stage: artifact for artifact in stages}
-    if "demo_discriminator" not in found:
+    if DEMO_DISCRIMINATOR.name not in found:
         return []
     try:
         plan = MazeMap.of(experiment.environment)
@@ -39,15 +39,15 @@ def maze_section(run_dir: Path, stages: Sequence[Artifact], experiment: Experime
         return [note(f"No maps: {error}.")]
     if plan is None:
         return []
-    demonstrations = _demonstrations(found["demo_discriminator"])
+    demonstrations = _demonstrations(found[DEMO_DISCRIMINATOR.name])
     content: list[Markup] = []
-    agents = [found[stage] for stage in SKILL_STAGES if stage in found]
+    agents = [artifact for artifact in stages if DEMO_DISCRIMINATOR.name in artifact.record["inputs"]]
     for artifact in agents:
         if len(agents) > 1:
-            content.append(element("h3", artifact.stage.replace("_", " ")))
+            content.append(element("h3", in_words(artifact.stage)))
         content += _agent_maps(run_dir, artifact, plan, demonstrations)
     if not content:
-        discriminator = load_discriminator(found["demo_discriminator"])
+        discriminator = load_discriminator(found[DEMO_DISCRIMINATOR.name])
         map_of_support = _support_everywhere("offline", plan, discriminator, demonstrations)
         content = [*_support_heading(), panels([map_of_support], wide=True)]
     return content
@@ -109,7 +109,7 @@ def _visits(
             paths=_trajectories(states, following, part),
             width=SMALL,
         )
-        said = f"{len(part):,} skill steps, {int(terminated[part].sum()):,} at the target"
+        said = f"{len(part):,} decisions, {int(terminated[part].sum()):,} at the target"
         figures.append(figure(quarter, svg, caption(said)))
     return [ramp("1", f"{most:.0f} visits, logarithmic", RAMP), panels(figures)]
 

@@ -9,27 +9,19 @@ from typing import Any
 import numpy as np
 
 from skild_ray.algorithms.off_policy import EPISODE_WINDOW
-from skild_ray.config import Experiment, load_experiment
+from skild_ray.algorithms.registry import last_stage
+from skild_ray.config import Experiment
 from skild_ray.errors import ArtifactError
-from skild_ray.evaluation.agent import STAGES as DOWNSTREAM_STAGES
 from skild_ray.evaluation.results import RESULTS_FILE, Results, policies
 from skild_ray.report.curves import Metrics, credit_curves, downstream_curves, offline_curves, read_metrics
 from skild_ray.report.maze_section import maze_section
 from skild_ray.report.page import Markup, card, document, element, folded, join, note, section, shares, table
 from skild_ray.report.video_section import video_section
 from skild_ray.runs import storage
-from skild_ray.runs.artifacts import Artifact, open_artifact, require_input, writable
+from skild_ray.runs.artifacts import CONFIG_FILE, Artifact, open_artifact, require_input, stage_names, writable
+from skild_ray.stages import OFFLINE, Stage, in_words
 
 REPORT_FILE = "report.html"
-OFFLINE_STAGES = ("skill_prior", "skill_posterior", "demo_discriminator")
-TITLES = {
-    "skill_prior": "Skill prior",
-    "skill_posterior": "Skill posterior",
-    "demo_discriminator": "Demo discriminator",
-    "demo_rl": "Demonstration-guided RL",
-    "imitation": "Imitation",
-    "sac": "SAC with demonstrations",
-}
 
 
 def write_report(run_dir: Path) -> Path:
@@ -39,12 +31,12 @@ def write_report(run_dir: Path) -> Path:
         ArtifactError: no stage is finished, one is damaged, or the page cannot be written.
     """
     run_dir = Path(os.path.expanduser(run_dir))
-    stages = [open_artifact(run_dir, stage) for stage in TITLES if (run_dir / stage).is_dir()]
+    stages = [open_artifact(run_dir, name) for name in stage_names(run_dir)]
     if not stages:
         raise ArtifactError(f"{run_dir}: no finished stage to report on; run: skild-ray pipeline EXPERIMENT")
-    experiment = load_experiment(stages[-1].path / "config.yaml")
+    experiment = stages[-1].experiment
     metrics = {artifact.stage: read_metrics(artifact.path / "metrics.csv") for artifact in stages}
-    results = {a.stage: _results(a) for a in stages if a.stage in DOWNSTREAM_STAGES}
+    results = {a.stage: _results(a) for a in stages if a.stage not in OFFLINE}
     parts = [
         ("run", "What was run", _what_was_run(stages)),
         ("curves", "Training", _curves(stages, metrics)),
@@ -66,6 +58,14 @@ def write_report(run_dir: Path) -> Path:
     return path
 
 
+def _stage(artifact: Artifact) -> Stage:
+    return OFFLINE.get(artifact.stage) or last_stage(artifact.experiment)
+
+
+def _title(artifact: Artifact) -> str:
+    return _stage(artifact).title
+
+
 def _results(artifact: Artifact) -> Results:
     """The stage's evaluation, empty where there is none."""
     path = artifact.path / RESULTS_FILE
@@ -85,25 +85,22 @@ def _header(
     results: Mapping[str, Results],
     links: Iterable[tuple[str, str]],
 ) -> Markup:
-    kinds = {
-        "demo_rl": "Demonstration-guided reinforcement learning with the environment's reward",
-        "imitation": "Imitation: the demonstrations are the only reward",
-        "sac": "Soft actor-critic without skills, demonstrations in its replay",
-    }
-    kind = " · ".join(kinds[stage] for stage in results) or "Offline stages only: no policy has been trained yet"
+    policies_of = [_stage(artifact) for artifact in stages if artifact.stage in results]
+    kind = " · ".join(stage.summary for stage in policies_of) or "Offline stages only: no policy has been trained yet"
     blocks: list[Markup] = [
         element("h1", experiment.name),
         element("div", f"{kind} · {experiment.environment.id} · seed {experiment.seed}", class_="kind"),
         element("nav", *(element("a", title, href=f"#{anchor}") for anchor, title in links)),
     ]
     for artifact in stages:
-        if artifact.stage in DOWNSTREAM_STAGES:
+        if artifact.stage in results:
             if len(results) > 1:
-                blocks.append(element("h3", TITLES[artifact.stage]))
+                blocks.append(element("h3", _title(artifact)))
             blocks.append(_headline(artifact, metrics[artifact.stage], results[artifact.stage]))
     seconds = {artifact.stage: float(artifact.facts.get("seconds", 0.0)) for artifact in stages}
     total = _duration(sum(seconds.values()))
-    parts = [(f"{TITLES[stage]} {_duration(value)}", value) for stage, value in seconds.items()]
+    titles = {artifact.stage: _title(artifact) for artifact in stages}
+    parts = [(f"{titles[stage]} {_duration(value)}", value) for stage, value in seconds.items()]
     return join([*blocks, element("h3", f"Wall time {total}"), shares(parts)])
 
 
@@ -137,10 +134,10 @@ def _what_was_run(stages: Sequence[Artifact]) -> list[Markup]:
     head = ("stage", "fingerprint", "seed", "trained for", "wall time", "made from", "code")
     content = [table(head, [_provenance(artifact) for artifact in stages], numeric=False)]
     finished = {artifact.stage for artifact in stages}
-    missing = [TITLES[stage] for stage in OFFLINE_STAGES if stage not in finished]
-    if missing and finished != {"sac"}:
+    missing = [OFFLINE[name].title for name in last_stage(stages[-1].experiment).inputs if name not in finished]
+    if missing:
         content.append(note(f"Not finished, and left out: {', '.join(missing)}."))
-    if not any(artifact.stage in DOWNSTREAM_STAGES for artifact in stages):
+    if not any(artifact.stage not in OFFLINE for artifact in stages):
         content.append(
             note("Stage 4 is not finished, so there is no policy to show: skild-ray pipeline EXPERIMENT trains it.")
         )
@@ -154,21 +151,21 @@ def _what_was_run(stages: Sequence[Artifact]) -> list[Markup]:
     for versions, where in _grouped(stages, lambda artifact: tuple(artifact.record["versions"].items())):
         listed = ", ".join(f"{package} {version}" for package, version in versions)
         content.append(note(f"Packages{_of(where, stages)}: {listed}."))
-    for text, where in _grouped(stages, lambda artifact: (artifact.path / "config.yaml").read_text()):
+    for text, where in _grouped(stages, lambda artifact: (artifact.path / CONFIG_FILE).read_text()):
         content.append(folded(f"Resolved configuration{_of(where, stages)}", text))
     return content
 
 
 def _provenance(artifact: Artifact) -> list[str]:
     record, facts = artifact.record, artifact.facts
-    units = ("iterations", "env_steps", "skill_steps", "updates")
+    units = ("iterations", "env_steps", "decisions", "updates")
     amounts = [f"{facts[unit]:,} {unit.replace('_', ' ')}" for unit in units if unit in facts]
     kinds = {"task_agnostic": "task-agnostic data", "demonstrations": "demonstration data"}
     origins = [(kinds.get(name, name), prints.split(",")) for name, prints in record["data"].items()]
-    origins += [(TITLES.get(stage, stage).lower(), [sha256[:12]]) for stage, sha256 in record["inputs"].items()]
+    origins += [(in_words(stage), [sha256[:12]]) for stage, sha256 in record["inputs"].items()]
     revision, _, dirty = (record["git_revision"] or "").partition("-")
     return [
-        TITLES[artifact.stage],
+        _title(artifact),
         element("code", record["fingerprint"]),
         str(record["seed"]),
         _lines(amounts),
@@ -182,7 +179,7 @@ def _grouped(stages: Sequence[Artifact], key: Callable[[Artifact], Hashable]) ->
     """Distinct values of `key` with the titles of the stages that have them."""
     groups: dict[Any, list[str]] = {}
     for artifact in stages:
-        groups.setdefault(key(artifact), []).append(TITLES[artifact.stage])
+        groups.setdefault(key(artifact), []).append(_title(artifact))
     return list(groups.items())
 
 
@@ -205,8 +202,8 @@ def _curves(stages: Sequence[Artifact], metrics: Mapping[str, Metrics]) -> list[
         columns = metrics[artifact.stage]
         if not columns:
             continue
-        content.append(element("h3", TITLES[artifact.stage]))
-        if artifact.stage in DOWNSTREAM_STAGES:
+        content.append(element("h3", _title(artifact)))
+        if artifact.stage not in OFFLINE:
             content.append(downstream_curves(artifact.stage, columns))
         else:
             content.append(offline_curves(artifact.stage, columns))
@@ -217,7 +214,7 @@ def _evaluation(results: Mapping[str, Results]) -> list[Markup]:
     content: list[Markup] = []
     for stage, result in results.items():
         if len(results) > 1:
-            content.append(element("h3", TITLES[stage]))
+            content.append(element("h3", in_words(stage).capitalize()))
         if not result:
             content.append(
                 note("Not evaluated yet: skild-ray pipeline EXPERIMENT plays complete episodes and adds them here.")

@@ -23,14 +23,16 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from skild_ray.runs import storage
-from skild_ray.config import Experiment, to_yaml
+from skild_ray.config import Experiment, load_experiment, to_yaml
 from skild_ray.errors import ArtifactError
+from skild_ray.runs import storage
+from skild_ray.runs.folder import run_folder
+from skild_ray.stages import OFFLINE, train_command
 from skild_ray.tracking.files import write_metrics
 
-SCHEMA = 2
+SCHEMA = 3
 PACKAGES = ("skild_ray", "ray", "torch", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
-MODEL_FILE, RECORD_FILE = "model.safetensors", "artifact.json"
+MODEL_FILE, RECORD_FILE, CONFIG_FILE = "model.safetensors", "artifact.json", "config.yaml"
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 """What reading a damaged record, or a file that it names, raises."""
 
@@ -62,6 +64,11 @@ class Artifact:
         facts: Mapping[str, Any] = self.record["facts"]
         return facts
 
+    @property
+    def experiment(self) -> Experiment:
+        """What was run, resolved."""
+        return load_experiment(self.path / CONFIG_FILE)
+
     def weights(self) -> dict[str, Tensor]:
         return safetensors.torch.load_file(self.path / MODEL_FILE)
 
@@ -74,7 +81,7 @@ def open_artifact(run_dir: Path, stage: str) -> Artifact:
     """
     path = run_dir / stage
     storage.fetch(path, RECORD_FILE, _intact)
-    remedy = f"make it with: skild-ray train {stage.replace('_', '-')} EXPERIMENT"
+    remedy = f"make it with: {train_command(stage)}"
     if not path.is_dir():
         raise ArtifactError(f"{path}: no such artifact; {remedy}")
     try:
@@ -89,6 +96,13 @@ def open_artifact(run_dir: Path, stage: str) -> Artifact:
             f"{path / altered[0]}: truncated or altered (its hash differs); delete the folder and {remedy}"
         )
     return Artifact(path, record)
+
+
+def stage_names(run_dir: Path) -> list[str]:
+    """The stages that a run has folders of, stages 1 to 3 first; each may still be damaged."""
+    here = [path.parent.name for path in run_dir.glob(f"*/{RECORD_FILE}")]
+    found = {name for name in (*here, *storage.names(run_dir)) if not name.startswith(".")}
+    return [name for name in OFFLINE if name in found] + sorted(found - OFFLINE.keys())
 
 
 def _altered(path: Path, record: Mapping[str, Any]) -> list[str]:
@@ -106,7 +120,7 @@ def _intact(path: Path) -> bool:
 
 def require_input(artifact: Artifact, source: Artifact) -> None:
     """Raise ArtifactError unless `artifact` was made from exactly `source`."""
-    remedy = f"train it again: skild-ray train {artifact.stage.replace('_', '-')} EXPERIMENT"
+    remedy = f"train it again: {train_command(artifact.stage)}"
     require_hash(str(artifact.path), artifact.record["inputs"], source, remedy)
 
 
@@ -159,13 +173,13 @@ def publish(
         extra: files or folders to move in.
         version: of the code that made it, see `Problem.version` and `OffPolicyConfig.version`.
     """
-    final = experiment.run_dir / stage
+    final = run_folder(experiment) / stage
     draft = final.with_name(f".{stage}.draft")
     with writable(final):
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         safetensors.torch.save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, draft / MODEL_FILE)
-        (draft / "config.yaml").write_text(to_yaml(experiment))
+        (draft / CONFIG_FILE).write_text(to_yaml(experiment))
         write_metrics(draft, rows)
         for path in extra:
             shutil.move(path, draft / path.name)
@@ -191,11 +205,6 @@ def publish(
         shutil.rmtree(replaced, ignore_errors=True)
     storage.push(final, RECORD_FILE)
     return Artifact(final, record)
-
-
-def work_folder(experiment: Experiment, stage: str, fingerprint: str) -> Path:
-    """Where a stage that is made from the inputs of `fingerprint` keeps its checkpoints and, while it runs, metrics."""
-    return experiment.run_dir / ".work" / f"{stage}-{fingerprint}"
 
 
 def versions() -> dict[str, str]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from skild_ray.config import Experiment, MLflow
+from skild_ray.config import Experiment, MLflowSettings
 from skild_ray.plugins import import_extra
+from skild_ray.runs.folder import run_folder
 from skild_ray.tracking.external import ExternalRun
 from skild_ray.tracking.files import Row
 
@@ -24,8 +25,8 @@ class MLflowRun(ExternalRun):
 
     title = "MLflow"
 
-    def __init__(self, experiment: Experiment, settings: MLflow) -> None:
-        super().__init__(experiment.run_dir / "mlflow.json")
+    def __init__(self, experiment: Experiment, settings: MLflowSettings) -> None:
+        super().__init__(run_folder(experiment) / "mlflow.json")
         self._mlflow: Any = import_extra("mlflow", "mlflow", "tracking.mlflow")
         self._experiment, self._settings = experiment, settings
         for name, value in HTTP_SETTINGS.items():
@@ -36,7 +37,7 @@ class MLflowRun(ExternalRun):
     def _open(self) -> None:
         from ray.air.integrations.mlflow import setup_mlflow
 
-        runs = self._experiment.run_dir.parent.resolve()
+        runs = run_folder(self._experiment).parent.resolve()
         uri, artifacts = self._settings.uri or os.environ.get("MLFLOW_TRACKING_URI"), None
         if uri is None:
             uri, artifacts = f"sqlite:///{runs / 'mlflow.db'}", (runs / "mlflow_artifacts").as_uri()

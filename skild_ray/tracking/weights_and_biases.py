@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skild_ray.config import Experiment, Wandb
+from skild_ray.config import Experiment, WandbSettings
 from skild_ray.errors import ConfigError, one_line
 from skild_ray.plugins import import_extra
+from skild_ray.runs.folder import run_folder
 from skild_ray.tracking.external import ExternalRun
 from skild_ray.tracking.files import Row
 
@@ -36,8 +37,8 @@ class WandbRun(ExternalRun):
     title = "Weights & Biases"
     settle_s = 5.0
 
-    def __init__(self, experiment: Experiment, settings: Wandb) -> None:
-        super().__init__(experiment.run_dir / "wandb.json")
+    def __init__(self, experiment: Experiment, settings: WandbSettings) -> None:
+        super().__init__(run_folder(experiment) / "wandb.json")
         otherwise = "--set tracking.wandb.mode=disabled"
         self._wandb: Any = import_extra("wandb", "wandb", "tracking.wandb", f", or leave it out with {otherwise}")
         self._experiment, self._settings = experiment, settings
@@ -88,7 +89,7 @@ class WandbRun(ExternalRun):
             id=self.id,
             resume="allow",
             mode=mode,
-            dir=os.environ.get("WANDB_DIR") or str(experiment.run_dir),
+            dir=os.environ.get("WANDB_DIR") or str(run_folder(experiment)),
             config=experiment.model_dump(mode="json"),
             settings=self._wandb.Settings(
                 silent=True,

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from skild_ray.config import Experiment, fingerprint
-from skild_ray.pipeline import OFFLINE_STAGES, Run
+from skild_ray.config import Experiment
+from skild_ray.pipeline import Run
+from skild_ray.runs.fingerprint import fingerprint
+from skild_ray.runs.folder import run_folder
+from skild_ray.stages import OFFLINE
 
 # Together with the seed, all that the offline stages depend on.
-SECTIONS = ("environment", "data", "skill", *OFFLINE_STAGES)
+SECTIONS = ("environment", "data", "skill", *OFFLINE)
 
 
 def offline_run(experiment: Experiment, folder: Path) -> Experiment:
@@ -28,10 +31,10 @@ def trial_run(experiment: Experiment, folder: Path, trial_id: str) -> Experiment
     """The experiment as a run of its own, in `trial_folder`, with links to the finished stages it shares."""
     own = trial_folder(folder, trial_id)
     run = experiment.model_copy(update={"runs": os.fspath(own.parent), "name": own.name})
-    shared = offline_run(experiment, folder).run_dir
-    run.run_dir.mkdir(parents=True, exist_ok=True)
-    for stage in OFFLINE_STAGES:
-        link = run.run_dir / stage
+    shared = run_folder(offline_run(experiment, folder))
+    run_folder(run).mkdir(parents=True, exist_ok=True)
+    for stage in OFFLINE:
+        link = run_folder(run) / stage
         if (shared / stage).exists() and not link.is_symlink():
             link.symlink_to(os.path.relpath(shared / stage, link.parent), target_is_directory=True)
     return run
@@ -61,7 +64,7 @@ class OfflineRuns:
             run = Run(experiment)
             for stage in self._stages:
                 run.train(stage)
-            run.direct_data()  # SAC's demonstrations, made here where they are missing
+            run.direct_data()  # demonstrations that stage 4 learns from, made here where they are missing
         except Exception as error:
             done.set_exception(error)
         else:

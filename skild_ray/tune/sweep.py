@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from ray import tune
 from ray.tune.search.sample import Domain
 
+from skild_ray.algorithms.registry import last_stage
 from skild_ray.algorithms.train import EPISODE_METRICS
 from skild_ray.config import (
     Experiment,
@@ -27,10 +28,10 @@ from skild_ray.config import (
     with_values,
 )
 from skild_ray.errors import ConfigError
-from skild_ray.pipeline import OFFLINE_STAGES
+from skild_ray.stages import OFFLINE
 
 EVALUATION_METRICS = ("evaluation.success_rate", "evaluation.return_mean", "evaluation.subtasks_mean")
-OFFLINE_METRICS = {f"{stage}.best_validation_loss": stage for stage in OFFLINE_STAGES}
+OFFLINE_METRICS = {f"{stage}.best_validation_loss": stage for stage in OFFLINE}
 METRICS = (*EPISODE_METRICS, *EVALUATION_METRICS, *OFFLINE_METRICS)
 
 # What an agent that goes on from another's checkpoint can change. Other keys fix its networks, what its replay holds,
@@ -196,8 +197,9 @@ class Sweep(Section):
     def offline_stages(self) -> Sequence[str]:
         """The offline stages that trials need."""
         if self.offline_stage:
-            return OFFLINE_STAGES[: OFFLINE_STAGES.index(self.offline_stage) + 1]
-        return () if self.base.sac else OFFLINE_STAGES
+            names = tuple(OFFLINE)
+            return names[: names.index(self.offline_stage) + 1]
+        return last_stage(self.base).inputs
 
     @functools.cached_property
     def base(self) -> Experiment:

@@ -12,6 +12,7 @@ from ray.tune.result import DONE, SHOULD_CHECKPOINT
 
 from skild_ray.algorithms.checkpoints import ROWS_FILE, Row
 from skild_ray.algorithms.off_policy import OffPolicy
+from skild_ray.algorithms.registry import last_stage
 from skild_ray.algorithms.train import (
     algorithm_config,
     check_finite,
@@ -19,7 +20,6 @@ from skild_ray.algorithms.train import (
     metrics_row,
     publish_policy,
     require_budget,
-    stage_name,
     try_environment,
 )
 from skild_ray.config import with_values
@@ -29,6 +29,7 @@ from skild_ray.evaluation.results import Results
 from skild_ray.evaluation.rollouts import play, summarise
 from skild_ray.pipeline import Run
 from skild_ray.runs.artifacts import open_artifact
+from skild_ray.runs.folder import run_folder
 from skild_ray.tune.offline import trial_run
 from skild_ray.tune.sweep import EVALUATION_METRICS, Sweep, Values
 
@@ -50,7 +51,7 @@ class Trial(tune.Trainable):
         self._algo: OffPolicy | None = None
         if not self._finished() and sweep.offline_stage is None:
             run = Run(self.experiment)
-            self._made_from = run.fingerprint(stage_name(self.experiment)), run.direct_data()
+            self._made_from = run.fingerprint(last_stage(self.experiment).name), run.direct_data()
             settings = algorithm_config(self.experiment)
             self._subtasks = try_environment(settings)
             self._algo = settings.build_algo()
@@ -59,7 +60,7 @@ class Trial(tune.Trainable):
         if finished := self._finished():
             return finished
         if self._algo is None:
-            artifact = open_artifact(self.experiment.run_dir, str(self._sweep.offline_stage))
+            artifact = open_artifact(run_folder(self.experiment), str(self._sweep.offline_stage))
             return self._finish({self._sweep.metric: artifact.facts["best_validation_loss"]})
         if not self._algo.finished:
             return self._train(self._algo)
@@ -81,7 +82,7 @@ class Trial(tune.Trainable):
         """Results of the deterministic policy, if the metric is one of them."""
         if self._sweep.metric not in EVALUATION_METRICS:
             return {}
-        results = selection_results(load_agent(self.experiment.run_dir))
+        results = selection_results(load_agent(run_folder(self.experiment)))
         return {name: results[name.removeprefix("evaluation.")] for name in EVALUATION_METRICS}
 
     def _finish(self, row: Row) -> dict[str, Any]:
@@ -89,11 +90,11 @@ class Trial(tune.Trainable):
         if self._sweep.metric not in row:
             raise SkildError(f"no episode has ended, so that '{self._sweep.metric}' is unknown; raise total_env_steps")
         content = json.dumps({"values": self._values, "row": row})
-        (self.experiment.run_dir / RESULT_FILE).write_text(content)
+        (run_folder(self.experiment) / RESULT_FILE).write_text(content)
         return row | {DONE: True}
 
     def _finished(self) -> dict[str, Any] | None:
-        path = self.experiment.run_dir / RESULT_FILE
+        path = run_folder(self.experiment) / RESULT_FILE
         stored = json.loads(path.read_text()) if path.exists() else {}
         return stored["row"] | {DONE: True} if stored.get("values") == self._values else None
 

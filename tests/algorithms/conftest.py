@@ -13,7 +13,8 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from torch import Tensor
 
 from skild_ray.algorithms.skild import SkiLDConfig, SkiLDTorchLearner, SkiLDTorchRLModule
-from skild_ray.config import Algorithm, Experiment
+from skild_ray.config import Experiment, SkiLDSettings
+from skild_ray.runs.folder import run_folder
 
 torch.set_num_threads(1)  # the networks of the tests are too small for more
 
@@ -33,18 +34,16 @@ def pretrained_run(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
 
 @pytest.fixture
 def make_module(pretrained_run: Experiment) -> Callable[..., SkiLDTorchRLModule]:
-    """Builds the networks with fields of `Algorithm` changed."""
+    """Builds the networks with fields of `SkiLDSettings` changed."""
 
-    def make(
-        run_dir: Path = pretrained_run.run_dir, inference_only: bool = False, **changes: Any
-    ) -> SkiLDTorchRLModule:
+    def make(run_dir: Path | None = None, inference_only: bool = False, **changes: Any) -> SkiLDTorchRLModule:
         torch.manual_seed(0)
-        settings = Algorithm.model_validate(pretrained_run.algorithm.model_dump() | changes)
+        settings = SkiLDSettings.model_validate(pretrained_run.algorithm.model_dump() | changes)
         return SkiLDTorchRLModule(
             observation_space=SPACES[0],
             action_space=SPACES[1],
             inference_only=inference_only,
-            model_config={"run_dir": str(run_dir), "algorithm": settings.model_dump()},
+            model_config={"run_dir": str(run_dir or run_folder(pretrained_run)), "algorithm": settings.model_dump()},
         )
 
     return make
@@ -52,7 +51,7 @@ def make_module(pretrained_run: Experiment) -> Callable[..., SkiLDTorchRLModule]
 
 @pytest.fixture
 def make_learner(pretrained_run: Experiment) -> Callable[..., SkiLDTorchLearner]:
-    """Builds a learner in this process with fields of `Algorithm` changed."""
+    """Builds a learner in this process with fields of `SkiLDSettings` changed."""
 
     def make(**changes: Any) -> SkiLDTorchLearner:
         torch.manual_seed(0)

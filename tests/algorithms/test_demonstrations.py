@@ -12,8 +12,7 @@ from pretrained import publish_pretrained, tiny_experiment
 
 from skild_ray.algorithms.demonstrations import demonstration_rows, skill_rows
 from skild_ray.algorithms.skild import SkiLDConfig
-from skild_ray.config import Experiment
-from skild_ray.config import SkillModel as Architecture
+from skild_ray.config import Experiment, SkillModelSettings
 from skild_ray.data.episode import Episode
 from skild_ray.errors import ArtifactError, DataError
 from skild_ray.models.skill_model import SkillModel
@@ -52,7 +51,7 @@ def _episode(length: int, terminated: bool) -> dict[str, NDArray]:
 @pytest.fixture
 def model() -> SkillModel:
     torch.manual_seed(0)
-    settings = Architecture(horizon=HORIZON, latent_dim=3, hidden=8, decoder_layers=1, head_layers=1)
+    settings = SkillModelSettings(horizon=HORIZON, latent_dim=3, hidden=8, decoder_layers=1, head_layers=1)
     return SkillModel(1, 1, settings).eval()
 
 
@@ -115,7 +114,7 @@ def test_imitation_takes_demonstrations_without_rewards(tmp_path: Path, ray_sess
     assert Run(imitation).direct_data()
     algo = SkiLDConfig.from_experiment(imitation).build_algo()
     try:
-        rows = algo._demonstrated.recent()
+        rows = algo.experience.demonstrated.recent()
         assert len(rows["rewards"]) == 8 and not rows["rewards"].any() and rows["terminated"].any()
     finally:
         algo.stop()

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from skild_ray.algorithms.replay import SkillReplay
+from skild_ray.algorithms.replay import Replay
 
 HORIZON, DISCOUNT = 10, 0.9
 
 
-def _replay(capacity: int = 100, n_step: int = 3, **columns: int) -> SkillReplay:
-    return SkillReplay(
+def _replay(capacity: int = 100, n_step: int = 3, **columns: int) -> Replay:
+    return Replay(
         capacity,
         1,
         1,
@@ -45,7 +45,7 @@ def _rows(
     }
 
 
-def _draw_from(replay: SkillReplay, state: int) -> dict[str, NDArray]:
+def _draw_from(replay: Replay, state: int) -> dict[str, NDArray]:
     """The draw that starts in `state`; every such draw is the same."""
     drawn = replay.sample(2_000)
     places = np.flatnonzero(drawn["obs"][:, 0] == state)
@@ -55,7 +55,7 @@ def _draw_from(replay: SkillReplay, state: int) -> dict[str, NDArray]:
     return {name: column[places[0]] for name, column in drawn.items()}
 
 
-def _states(replay: SkillReplay) -> set[int]:
+def _states(replay: Replay) -> set[int]:
     return set(replay.sample(3_000)["obs"][:, 0].astype(int).tolist())
 
 

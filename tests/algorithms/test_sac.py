@@ -28,13 +28,14 @@ from skild_ray.models.gaussian import Gaussian
 from skild_ray.pipeline import Run
 from skild_ray.report.run_page import write_report
 from skild_ray.runs.artifacts import open_artifact
+from skild_ray.runs.folder import run_folder
 
 SPACES = {DEFAULT_MODULE_ID: (Box(-np.inf, np.inf, (3,), np.float32), Box(-1, 1, (2,), np.float32))}
 SETTINGS = {"hidden": 16, "batch_size": 32, "warmup_env_steps": 100, "updates_per_env_step": 0.5}
 
 
 def _sac(runs: Path, **changes: Any) -> Experiment:
-    """SAC on the line for 1500 env steps; fields of `config.SAC` may be changed, and sections."""
+    """SAC on the line for 1500 env steps; fields of `config.SACSettings` may be changed, and sections."""
     sections = {name: changes.pop(name) for name in ("seed", "data", "rollout") if name in changes}
     return tiny_experiment(runs, sac=SETTINGS | {"total_env_steps": 1_500} | changes, **sections)
 
@@ -189,18 +190,18 @@ def finished(
 
 
 def _rows(experiment: Experiment) -> list[dict[str, str]]:
-    with (experiment.run_dir / "sac" / "metrics.csv").open() as file:
+    with (run_folder(experiment) / "sac" / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
 
 
 def test_it_needs_no_other_stage(finished: tuple[Experiment, Callable[..., list[str]]]) -> None:
     experiment, _ = finished
-    assert {path.name for path in experiment.run_dir.iterdir()} == {"sac", ".work"}
-    artifact = open_artifact(experiment.run_dir, "sac")
+    assert {path.name for path in run_folder(experiment).iterdir()} == {"sac", ".work"}
+    artifact = open_artifact(run_folder(experiment), "sac")
     assert not artifact.record["inputs"]
     assert set(artifact.record["data"]) == {"demonstrations"}
     facts = artifact.facts
-    assert 1_400 < facts["env_steps"] == facts["skill_steps"] <= 1_500
+    assert 1_400 < facts["env_steps"] == facts["decisions"] <= 1_500
     assert facts["updates"] == pytest.approx((facts["env_steps"] - 100) / 2, abs=64)
     last = _rows(experiment)[-1]
     for name in ("success", "subtasks_solved", "critic_loss", "policy_loss", "temperature", "entropy"):
@@ -210,13 +211,13 @@ def test_it_needs_no_other_stage(finished: tuple[Experiment, Callable[..., list[
 
 def test_evaluation(finished: tuple[Experiment, Callable[..., list[str]]]) -> None:
     experiment, _ = finished
-    artifact = experiment.run_dir / "sac"
+    artifact = run_folder(experiment) / "sac"
     results = evaluate_run(artifact, episodes=6, seed=3)
     assert results["env_steps_trained"] == results["sampled"]["env_steps_trained"] > 1_400
     assert "initial" not in results
     assert 5 < results["episode_length_mean"] <= 40
-    (checkpoint,) = (experiment.run_dir / ".work").glob("sac-*/checkpoint_*")
-    policies = [load_agent(path).policy(deterministic=True, seed=0) for path in (experiment.run_dir, checkpoint)]
+    (checkpoint,) = (run_folder(experiment) / ".work").glob("sac-*/checkpoint_*")
+    policies = [load_agent(path).policy(deterministic=True, seed=0) for path in (run_folder(experiment), checkpoint)]
     states = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
     np.testing.assert_array_equal(policies[0](states), policies[1](states))
     assert np.abs(policies[0](states)).max() <= 1
@@ -224,12 +225,12 @@ def test_evaluation(finished: tuple[Experiment, Callable[..., list[str]]]) -> No
 
 def test_report_and_comparison(finished: tuple[Experiment, Callable[..., list[str]]], tmp_path: Path) -> None:
     experiment, _ = finished
-    evaluate_run(experiment.run_dir / "sac", episodes=2, seed=3)
-    page = write_report(experiment.run_dir).read_text()
+    evaluate_run(run_folder(experiment) / "sac", episodes=2, seed=3)
+    page = write_report(run_folder(experiment)).read_text()
     assert "SAC with demonstrations" in page
     assert "Entropy of the policy" in page
     assert "Not finished" not in page
-    arguments = ["compare", f"SAC={experiment.run_dir}", "--out", str(tmp_path / "figure.svg")]
+    arguments = ["compare", f"SAC={run_folder(experiment)}", "--out", str(tmp_path / "figure.svg")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "| SAC |" in result.output
@@ -245,7 +246,7 @@ def test_reused_and_trained_on(
     run(total_env_steps=1_800)
     assert f"resumed at {before[-1]['env_steps']} env steps" in capsys.readouterr().out
     assert _rows(experiment)[: len(before)] == before
-    assert 1_500 < open_artifact(experiment.run_dir, "sac").facts["env_steps"] <= 1_800
+    assert 1_500 < open_artifact(run_folder(experiment), "sac").facts["env_steps"] <= 1_800
 
 
 def _algo(experiment: Experiment) -> SAC:

@@ -26,6 +26,7 @@ from skild_ray.config import Experiment
 from skild_ray.data.formats import load_dataset
 from skild_ray.errors import SkildError
 from skild_ray.generation.sources import stored_demonstrations
+from skild_ray.runs.folder import run_folder
 
 Build = Callable[..., SkiLD]
 VARIED = {"id": "counting_env:RandomLengthEnv"}
@@ -35,13 +36,13 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 @pytest.fixture
 def build(pretrained_run: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
-    """Builds the algorithm with settings of `Algorithm` and of other sections changed, and stops it in the end."""
+    """Builds the algorithm with settings of `algorithm` and of other sections changed, and stops it in the end."""
     monkeypatch.setenv("TUNE_RESULT_DIR", str(tmp_path))
     monkeypatch.setenv("MINARI_DATASETS_PATH", f"{pretrained_run.runs}/minari")
     built: list[SkiLD] = []
 
     def build(num_env_runners: int = 0, num_learners: int = 0, **changes: Any) -> SkiLD:
-        rollout = {"num_env_runners": num_env_runners, "num_envs_per_env_runner": 4, "skill_steps_per_fragment": 16}
+        rollout = {"num_env_runners": num_env_runners, "num_envs_per_env_runner": 4, "decisions_per_fragment": 16}
         rollout |= changes.pop("rollout", {})
         sections = {name: changes.pop(name) for name in ("environment", "seed") if name in changes}
         experiment = tiny_experiment(
@@ -97,20 +98,20 @@ def test_budget_and_replay_ratio(build: Build, num_env_runners: int) -> None:
     while not algo.finished:
         before = dict(algo.counts)
         algo.train()
-        if learned_from is None and algo.counts["skill_steps"] >= 64:
+        if learned_from is None and algo.counts["decisions"] >= 64:
             # train() may take in several fragments; before the first update none of them counted
-            owed = algo.counts["updates"] * 32 + algo.get_state()["skild"]["owed"]
-            learned_from = algo.counts["skill_steps"] - owed / 16
-            assert before["skill_steps"] <= learned_from < 64
+            owed = algo.counts["updates"] * 32 + algo.get_state()["off_policy"]["owed"]
+            learned_from = algo.counts["decisions"] - owed / 16
+            assert before["decisions"] <= learned_from < 64
     counts = algo.counts
     assert learned_from is not None
     assert 2_000 < counts["env_steps"] <= 3_000
-    assert counts["env_steps"] < 5 * counts["skill_steps"], "skills that end early are shorter"
-    owed = algo.get_state()["skild"]["owed"]
-    assert counts["updates"] * 32 + owed == (counts["skill_steps"] - learned_from) * 16
+    assert counts["env_steps"] < 5 * counts["decisions"], "skills that end early are shorter"
+    owed = algo.get_state()["off_policy"]["owed"]
+    assert counts["updates"] * 32 + owed == (counts["decisions"] - learned_from) * 16
     assert owed < 32
     assert counts["updates"] == _num_updates(algo)
-    assert len(algo.replay) == counts["skill_steps"]
+    assert len(algo.replay) == counts["decisions"]
     before = dict(counts)
     for _ in range(3):
         algo.train()
@@ -190,7 +191,7 @@ def test_results_name_what_happened(build: Build) -> None:
     result = _finish(algo)
     for name, value in algo.counts.items():
         assert result[name] == value
-    assert result["replay_size"] == algo.counts["skill_steps"]
+    assert result["replay_size"] == algo.counts["decisions"]
     assert 0 < result["success"] < 1
     assert 10 < result["episode_env_steps"] < 30
     learner = result["learners"][DEFAULT_MODULE_ID]
@@ -274,7 +275,7 @@ def test_another_seed_is_another_run(build: Build) -> None:
 def _everything(algo: SkiLD) -> dict[str, Any]:
     """All that decides how learning goes on, as plain values."""
     learner = algo.learner_group.get_state()["learner"]
-    own = algo.get_state()["skild"]
+    own = algo.get_state()["off_policy"]
     found = {
         "module": learner["rl_module"][DEFAULT_MODULE_ID],
         "optimizer": learner["optimizer"],
@@ -508,8 +509,8 @@ def test_shifted_transitions_wait_for_long_episodes(build: Build) -> None:
 
 
 def test_decoder_is_squashed_by_the_quirk_only(pretrained_run: Experiment) -> None:
-    context = {"id": "line_world:LineEnv", "kwargs": {}, "run_dir": str(pretrained_run.run_dir)}
-    decoder = load_decoder(Pretrained.open(pretrained_run.run_dir).skill_prior)
+    context = {"id": "line_world:LineEnv", "kwargs": {}, "run_dir": str(run_folder(pretrained_run))}
+    decoder = load_decoder(Pretrained.open(run_folder(pretrained_run)).skill_prior)
     skill, ends = [5.0, -10.0, 20.0], []
     for quirks, bounded in (([], lambda action: np.clip(action, -1, 1)), (["squashed_decoder"], np.tanh)):
         env = make_skill_env(context | {"reference_quirks": quirks})
@@ -535,7 +536,7 @@ def test_configuration_of_a_library_user(pretrained_run: Experiment) -> None:
     config = (
         SkiLDConfig()
         .environment("line_world:LineEnv", env_config={"max_episode_steps": 7})
-        .pretrained(run_dir=str(pretrained_run.run_dir))
+        .pretrained(run_dir=str(run_folder(pretrained_run)))
         .env_runners(num_env_runners=0, num_envs_per_env_runner=2)
         .training(alpha=0.5, n_step=2)
     )
@@ -563,7 +564,7 @@ def test_experiment_decides_the_configuration(pretrained_run: Experiment) -> Non
     config = SkiLDConfig.from_experiment(pretrained_run)
     assert config.settings == pretrained_run.algorithm
     assert config.rollout_fragment_length * config.num_envs_per_env_runner == 16
-    assert Path(config.run_dir or "") == pretrained_run.run_dir.resolve()
+    assert Path(config.run_dir or "") == run_folder(pretrained_run).resolve()
 
 
 def test_maze(build: Build, tmp_path: Path) -> None:

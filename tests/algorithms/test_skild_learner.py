@@ -11,14 +11,14 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from torch import Tensor
 
-from skild_ray.algorithms.replay import SkillReplay
+from skild_ray.algorithms.replay import Replay
 from skild_ray.algorithms.skild import SkiLDTorchLearner, SkiLDTorchRLModule
 from skild_ray.algorithms.skild.losses import discriminator_reward
-from skild_ray.config import Algorithm
+from skild_ray.config import SkiLDSettings
 
 Make = Callable[..., SkiLDTorchLearner]
 Batch = dict[str, Tensor]
-ALL_QUIRKS = Algorithm.model_validate({"reference_quirks": True}).reference_quirks
+ALL_QUIRKS = SkiLDSettings.model_validate({"reference_quirks": True}).reference_quirks
 INSIDE, OUTSIDE = 1e4, -1e4
 """Logits of states that D is certain of."""
 
@@ -105,12 +105,12 @@ def test_discriminator_reward_of_every_state_of_the_walk(make_learner: Make) -> 
 )
 def test_discriminator_reward(changes: dict[str, Any], expected: list[float]) -> None:
     logits = torch.tensor([-30.0, -2.0, 0.0, 2.0, 30.0])
-    reward = discriminator_reward(Algorithm.model_validate(changes), logits)
+    reward = discriminator_reward(SkiLDSettings.model_validate(changes), logits)
     torch.testing.assert_close(reward, torch.tensor(expected, dtype=torch.float32), rtol=1e-4, atol=1e-4)
 
 
 def test_saturating_reward_jumps() -> None:
-    settings = Algorithm(reference_quirks=["saturating_reward"])
+    settings = SkiLDSettings(reference_quirks=["saturating_reward"])
     assert discriminator_reward(settings, torch.tensor([1e4, -1e4])).tolist() == pytest.approx(
         [46.0517, -46.0517], abs=1e-3
     )
@@ -156,7 +156,7 @@ def test_divergences_at_every_state_of_the_walk(
     make_learner: Make, ends_after: int, terminated: bool, expected: float
 ) -> None:
     """The n-step target with `kl_in_target`, by hand, on what the replay draws."""
-    replay = SkillReplay(10, 1, 1, n_step=3, discount=0.9, horizon=5, seed=0, columns={"kl": 1}, later=True)
+    replay = Replay(10, 1, 1, n_step=3, discount=0.9, horizon=5, seed=0, columns={"kl": 1}, later=True)
     kl = np.array([[100.0], [1.0], [2.0], [4.0], [50.0], [50.0]], np.float32)  # of s_0 .. s_5; R(s_0) is not in y
     rows = {"obs": kl[:-1], "next_obs": kl[1:], "kl": kl[:-1], "next_kl": kl[1:], "actions": kl[:-1]}
     rows |= {"rewards": np.zeros(5, np.float32), "k": np.full(5, 5), "terminated": np.zeros(5, np.float32)}

@@ -16,6 +16,7 @@ from skild_ray.algorithms.skild import SkiLDTorchRLModule
 from skild_ray.config import Experiment
 from skild_ray.evaluation.agent import Which, build_module
 from skild_ray.models.gaussian import Gaussian
+from skild_ray.runs.folder import run_folder
 
 Make = Callable[..., SkiLDTorchRLModule]
 Batch = dict[str, Tensor]
@@ -32,7 +33,7 @@ def _parts_with_gradient(module: SkiLDTorchRLModule, value: Tensor) -> set[str]:
 @pytest.mark.parametrize("start", ["prior", "posterior"])
 def test_policy_starts_from(make_module: Make, pretrained_run: Experiment, batch: Batch, start: str) -> None:
     module = make_module(policy_init=start, policy_init_scale=0.5)
-    pretrained = Pretrained.open(pretrained_run.run_dir)
+    pretrained = Pretrained.open(run_folder(pretrained_run))
     head = load_head(pretrained.skill_prior if start == "prior" else pretrained.skill_posterior)
     policy, expected = module.policy(batch["obs"]), head(batch["obs"])
     torch.testing.assert_close(policy.mean, expected.mean)
@@ -200,7 +201,7 @@ def test_released_code_ignores_a_fixed_alpha(make_module: Make) -> None:
 def test_batch_norm_statistics_do_not_move(make_module: Make, batch: Batch, tmp_path: Path) -> None:
     experiment = tiny_experiment(tmp_path, skill=SKILL | {"head_norm": "batch"})
     publish_pretrained(experiment)
-    module = make_module(run_dir=experiment.run_dir)
+    module = make_module(run_dir=run_folder(experiment))
     norms = [part for part in module.policy.net if isinstance(part, nn.BatchNorm1d)]
     assert norms
     before = [{name: value.clone() for name, value in norm.named_buffers()} for norm in norms]
@@ -214,7 +215,7 @@ def test_batch_norm_statistics_do_not_move(make_module: Make, batch: Batch, tmp_
 
 
 def test_references_have_the_posteriors_sigma_scaled(pretrained_run: Experiment, batch: Batch) -> None:
-    pretrained = Pretrained.open(pretrained_run.run_dir)
+    pretrained = Pretrained.open(run_folder(pretrained_run))
     whole, half = (References(pretrained, scale)(batch["obs"].numpy()) for scale in (1.0, 0.5))
     for name in References.NAMES:
         factor = 0.5 if name == "posterior_log_std" else 1.0
@@ -224,9 +225,9 @@ def test_references_have_the_posteriors_sigma_scaled(pretrained_run: Experiment,
 def test_behavioural_cloning_is_the_posterior_with_its_own_sigma(pretrained_run: Experiment, batch: Batch) -> None:
     settings = pretrained_run.algorithm.model_copy(update={"policy_init": "posterior", "policy_init_scale": 0.5})
     experiment = pretrained_run.model_copy(update={"algorithm": settings})
-    expected = load_head(Pretrained.open(experiment.run_dir).skill_posterior)(batch["obs"])
+    expected = load_head(Pretrained.open(run_folder(experiment)).skill_posterior)(batch["obs"])
     scales: dict[Which, float] = {"initial": 0.5, "posterior": 1.0}
     for which, scale in scales.items():
-        policy = build_module(experiment.run_dir, experiment, which).policy(batch["obs"])
+        policy = build_module(run_folder(experiment), experiment, which).policy(batch["obs"])
         torch.testing.assert_close(policy.mean, expected.mean)
         torch.testing.assert_close(policy.log_std.exp(), scale * expected.log_std.exp())

@@ -22,13 +22,14 @@ from skild_ray.evaluation.agent import load_agent
 from skild_ray.interruption import Stopped
 from skild_ray.runs import storage
 from skild_ray.runs.artifacts import Artifact, open_artifact
+from skild_ray.runs.folder import run_folder
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 @pytest.fixture
 def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Experiment]:
-    """An experiment with finished stages 1 to 3 in a folder of its own; takes fields of `Algorithm` and sections."""
+    """An experiment with finished stages 1 to 3 in a folder of its own; takes fields of `algorithm` and sections."""
     monkeypatch.setenv("TUNE_RESULT_DIR", str(tmp_path / "ray"))
 
     def make(progress: dict[str, Any] | None = None, **algorithm: Any) -> Experiment:
@@ -48,7 +49,7 @@ def _rows(artifact: Artifact) -> list[dict[str, str]]:
 
 def _interrupt(experiment: Experiment, fingerprint: str, checkpoints: int) -> list[Path]:
     """Train until so many checkpoints are there, then ask it to stop by SIGTERM; what is there then."""
-    work, finished = experiment.run_dir / ".work" / f"demo_rl-{fingerprint}", threading.Event()
+    work, finished = run_folder(experiment) / ".work" / f"demo_rl-{fingerprint}", threading.Event()
 
     def interrupt() -> None:
         while not finished.wait(0.01):
@@ -73,11 +74,11 @@ def test_published_artifact(
 ) -> None:
     experiment = make_run()
     artifact = train_downstream(experiment, "f")
-    assert open_artifact(experiment.run_dir, "demo_rl").fingerprint == "f"
+    assert open_artifact(run_folder(experiment), "demo_rl").fingerprint == "f"
     assert set(artifact.record["inputs"]) == {"skill_prior", "skill_posterior", "demo_discriminator"}
     rows = _rows(artifact)
-    assert [int(rows[-1][name]) for name in ("env_steps", "skill_steps", "updates")] == [
-        artifact.facts[name] for name in ("env_steps", "skill_steps", "updates")
+    assert [int(rows[-1][name]) for name in ("env_steps", "decisions", "updates")] == [
+        artifact.facts[name] for name in ("env_steps", "decisions", "updates")
     ]
     assert np.all(np.diff([float(row["env_steps"]) for row in rows]) >= 0)
     assert 0 < float(rows[-1]["success"]) < 1
@@ -85,9 +86,9 @@ def test_published_artifact(
     assert not any(name.startswith("solved_") for name in rows[-1]), "there are no sub-tasks"
     assert all("nan" not in (row["success"], row.get("episode_return")) for row in rows)
     replay = np.load(artifact.path / "replay.npz")
-    assert len(replay["obs"]) == len(replay["rewards"]) == artifact.facts["skill_steps"]
-    make_module(run_dir=experiment.run_dir).load_state_dict(artifact.weights())
-    (checkpoint,) = (experiment.run_dir / ".work" / "demo_rl-f").iterdir()
+    assert len(replay["obs"]) == len(replay["rewards"]) == artifact.facts["decisions"]
+    make_module(run_dir=run_folder(experiment)).load_state_dict(artifact.weights())
+    (checkpoint,) = (run_folder(experiment) / ".work" / "demo_rl-f").iterdir()
     assert int(checkpoint.name.removeprefix("checkpoint_")) == artifact.facts["env_steps"]
 
 
@@ -100,7 +101,7 @@ def test_completion_rates_of_sub_tasks_in_their_order() -> None:
 
 def test_imitation_is_a_stage_of_its_own(make_run: Callable[..., Experiment]) -> None:
     experiment = make_run(env_reward_weight=0.0, total_env_steps=800)
-    assert train_downstream(experiment, "f").path == experiment.run_dir / "imitation"
+    assert train_downstream(experiment, "f").path == run_folder(experiment) / "imitation"
 
 
 def test_a_signal_stops_it_with_a_checkpoint(
@@ -139,7 +140,7 @@ def test_a_damaged_checkpoint_is_skipped(
 ) -> None:
     experiment = make_run({"checkpoint_env_steps": 500}, synchronous=True, total_env_steps=2_000)
     _interrupt(experiment, "f", checkpoints=2)
-    older, newer = sorted((experiment.run_dir / ".work" / "demo_rl-f").glob("checkpoint_*"))
+    older, newer = sorted((run_folder(experiment) / ".work" / "demo_rl-f").glob("checkpoint_*"))
     state = newer / "algorithm_state.pkl"
     state.write_bytes(state.read_bytes()[:-10])
     train_downstream(experiment, "f")
@@ -154,7 +155,7 @@ def test_a_full_disk_is_one_line_and_costs_no_checkpoint(
     """A limit on the size of files makes the system refuse to write, as a full disk does."""
     experiment = make_run({"checkpoint_env_steps": 500}, synchronous=True, total_env_steps=2_000)
     _interrupt(experiment, "f", checkpoints=1)
-    work, limits = experiment.run_dir / ".work" / "demo_rl-f", resource.getrlimit(resource.RLIMIT_FSIZE)
+    work, limits = run_folder(experiment) / ".work" / "demo_rl-f", resource.getrlimit(resource.RLIMIT_FSIZE)
     (before,) = work.glob("checkpoint_*")
     size = (before / "algorithm_state.pkl").stat().st_size
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))  # the replay grows
@@ -185,13 +186,13 @@ def test_another_machine_goes_on_from_a_uri(
     artifact = train_downstream(experiment, "f")
     assert f"from {checkpoints[-1]}" in capsys.readouterr().out
     shutil.rmtree(storage.local_folder(runs))
-    assert open_artifact(experiment.run_dir, "demo_rl") == artifact
+    assert open_artifact(run_folder(experiment), "demo_rl") == artifact
     assert len(storage.names(checkpoints[-1].parent)) == 1, "the last checkpoint stays, for a larger budget"
 
 
 def test_checkpoints_of_other_settings_are_not_resumed(make_run: Callable[..., Experiment]) -> None:
     experiment = make_run(total_env_steps=800)
-    stray = experiment.run_dir / ".work" / "demo_rl-other" / "checkpoint_000000000500"
+    stray = run_folder(experiment) / ".work" / "demo_rl-other" / "checkpoint_000000000500"
     stray.mkdir(parents=True)
     assert float(_rows(train_downstream(experiment, "f"))[0]["env_steps"]) < 200
 
@@ -237,7 +238,7 @@ def test_what_is_not_finite_is_blamed_on_the_environment(
 def test_a_policy_is_not_evaluated_with_other_skills(make_run: Callable[..., Experiment]) -> None:
     experiment = make_run(total_env_steps=800)
     artifact = train_downstream(experiment, "f")
-    (checkpoint,) = (experiment.run_dir / ".work" / "demo_rl-f").iterdir()
+    (checkpoint,) = (run_folder(experiment) / ".work" / "demo_rl-f").iterdir()
     assert load_agent(artifact.path).env_steps == load_agent(checkpoint).env_steps
     assert load_agent(checkpoint).experiment.environment == experiment.environment
     publish_pretrained(experiment, seed=1)
@@ -255,6 +256,6 @@ def test_diverging_training_is_one_line(make_run: Callable[..., Experiment]) -> 
 
 def test_unwritable_run_directory(make_run: Callable[..., Experiment]) -> None:
     experiment = make_run()
-    (experiment.run_dir / ".work").write_text("a file where a folder belongs")
+    (run_folder(experiment) / ".work").write_text("a file where a folder belongs")
     with pytest.raises(ArtifactError, match="cannot write"):
         train_downstream(experiment, "f")

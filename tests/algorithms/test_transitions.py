@@ -9,15 +9,15 @@ from counting_env import CountingEnv
 from numpy.typing import NDArray
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from skild_ray.algorithms.skild.reference import TracedSkillVectorEnv
 from skild_ray.algorithms.transitions import Rows, ShiftedTransitions, episode_rows
-from skild_ray.envs.skill_env import SkillVectorEnv
 
 Transition = tuple[float, float, float, float, bool]
 
 
 def _chunks(low: CountingEnv, cuts: Sequence[int] = ()) -> list[SingleAgentEpisode]:
     """One episode of skills z = 0, 10, 20, .. (the time each was chosen), cut after `cuts` skills as env runners do."""
-    env = SkillVectorEnv([lambda: low], lambda inputs: torch.zeros(len(inputs), 1), 1, 10, trace=True)
+    env = TracedSkillVectorEnv([lambda: low], lambda inputs: torch.zeros(len(inputs), 1), 1, 10)
     observations, infos = env.reset(seed=0)
     episode = SingleAgentEpisode(observation_space=env.single_observation_space, action_space=env.single_action_space)
     episode.add_env_reset(observations[0], _info(infos))

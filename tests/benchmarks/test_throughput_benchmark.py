@@ -8,8 +8,9 @@ import pytest
 from benchmarks.measure import alternate, medians, write_json
 from benchmarks.simulators import World, simulator_measurements
 from benchmarks.throughput import measure, measured_experiment
+from benchmarks.training_loop import TrainingLoop
 from benchmarks.untrained import publish_untrained
-from skild_ray.config import Algorithm, Experiment, SkillModel
+from skild_ray.config import Experiment, SkiLDSettings, SkillModelSettings
 
 KEYS = {
     "raw_env_steps_per_s",
@@ -33,7 +34,7 @@ def small_experiment(world: World, runs: Path, runners: int) -> Experiment:
     return experiment.model_copy(
         update={
             "skill": experiment.skill.model_copy(update=small),
-            "rollout": experiment.rollout.model_copy(update={"skill_steps_per_fragment": 4}),
+            "rollout": experiment.rollout.model_copy(update={"decisions_per_fragment": 4}),
         }
     )
 
@@ -50,6 +51,18 @@ def test_every_rate_is_measured(tmp_path: Path, ray_session: None, world: World,
     assert all(ratio > 0 for ratio in written["ratios"].values())
 
 
+def test_sampling_alone_learns_nothing(tmp_path: Path, ray_session: None) -> None:
+    experiment = small_experiment("maze", tmp_path, 0)
+    publish_untrained(experiment)
+    loop = TrainingLoop(experiment)
+    try:
+        loop.sampling_only(SECONDS)
+        assert loop._algo.counts["decisions"] > 0
+        assert loop._algo.counts["updates"] == 0
+    finally:
+        loop.close()
+
+
 def test_the_office_is_measured_without_an_original(tmp_path: Path) -> None:
     experiment = small_experiment("office", tmp_path, 0)
     publish_untrained(experiment)
@@ -61,8 +74,8 @@ def test_the_office_is_measured_without_an_original(tmp_path: Path) -> None:
 @pytest.mark.parametrize("world", ["maze", "kitchen", "office"])
 def test_networks_and_sample_reuse_are_the_papers(world: World) -> None:
     experiment = measured_experiment(world, "runs", 3, 4, 1.0)
-    assert experiment.skill == SkillModel()
-    assert experiment.algorithm.critic_hidden == Algorithm().critic_hidden
+    assert experiment.skill == SkillModelSettings()
+    assert experiment.algorithm.critic_hidden == SkiLDSettings().critic_hidden
     assert experiment.algorithm.samples_per_skill_step == 128
     assert (experiment.rollout.num_env_runners, experiment.rollout.num_envs_per_env_runner) == (3, 4)
 

@@ -1,7 +1,6 @@
 """The skill-level environment on a counting environment: step t pays t + 1 and leads to state t + 1."""
 
 import numpy as np
-import pytest
 import torch
 from counting_env import CountingEnv
 from gymnasium.vector import AutoresetMode
@@ -9,7 +8,7 @@ from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skild_ray.envs.skill_env import SkillEnv, SkillVectorEnv
+from skild_ray.envs.skill_env import SkillVectorEnv
 
 HORIZON = 10
 
@@ -134,15 +133,12 @@ def test_no_decoding_once_all_have_ended() -> None:
     assert len(decoder.inputs) == 5
 
 
-@pytest.mark.parametrize("squash", [False, True])
-def test_actions_are_clipped_or_squashed(squash: bool) -> None:
+def test_actions_are_clipped() -> None:
     low = CountingEnv()
-    env, _ = _vector(low, squash=squash)
+    env, _ = _vector(low)
     env.reset(seed=0)
     env.step(_skills(0.75))
-    raw = 1.5 - np.arange(10) / 10
-    expected = np.tanh(raw) if squash else np.clip(raw, -1, 1)
-    np.testing.assert_allclose(np.concatenate(low.actions), expected, rtol=1e-5)
+    np.testing.assert_allclose(np.concatenate(low.actions), np.clip(1.5 - np.arange(10) / 10, -1, 1), rtol=1e-5)
 
 
 def test_returned_arrays_are_not_overwritten() -> None:
@@ -195,15 +191,6 @@ def test_info_is_masked_as_gymnasium_does() -> None:
         assert len(info[key]) == 2
 
 
-def test_trace() -> None:
-    env, _ = _vector(CountingEnv(max_steps=14), trace=True)
-    env.reset(seed=0)
-    *_, info = env.step(_skills(0.0))
-    assert (info["first_observation"][0, 0], info["last_reward"][0]) == (1, 10)
-    *_, info = env.step(_skills(0.0))
-    assert (info["first_observation"][0, 0], info["last_reward"][0]) == (11, 14)
-
-
 def test_spaces_and_closing() -> None:
     envs = [CountingEnv(), CountingEnv()]
     env, _ = _vector(*envs)
@@ -213,24 +200,3 @@ def test_spaces_and_closing() -> None:
     assert env.observation_space.shape == (2, 2)
     env.close()
     assert all(low.closed for low in envs)
-
-
-@pytest.mark.parametrize("squash", [False, True])
-def test_single_environment_equals_a_vector_of_one(squash: bool) -> None:
-    low = CountingEnv(max_steps=14)
-    vector, _ = _vector(CountingEnv(max_steps=14), autoreset=False, squash=squash)
-    single = SkillEnv(lambda: low, Decoder(), 1, HORIZON, squash=squash)
-    assert single.observation_space == vector.single_observation_space
-    assert single.action_space == vector.single_action_space
-    observation, info = single.reset(seed=4)
-    observations, infos = vector.reset(seed=[4])
-    np.testing.assert_array_equal(observation, observations[0])
-    assert low.seeds == [4]
-    for _ in range(3):
-        observation, reward, terminated, truncated, info = single.step(np.array([0.3], np.float32))
-        observations, rewards, terminations, truncations, infos = vector.step(_skills(0.3))
-        np.testing.assert_array_equal(observation, observations[0])
-        assert (reward, terminated, truncated) == (rewards[0], terminations[0], truncations[0])
-        assert info == {key: values[0] for key, values in infos.items() if not key.startswith("_")}
-    single.close()
-    assert low.closed

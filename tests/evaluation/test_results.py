@@ -17,6 +17,7 @@ from skild_ray.evaluation.agent import build_module
 from skild_ray.evaluation.results import RESULTS_FILE, evaluate_run, most_telling, policies, show
 from skild_ray.evaluation.rollouts import Episode, summarise
 from skild_ray.runs.artifacts import Artifact, publish
+from skild_ray.runs.folder import run_folder
 
 
 def episode(
@@ -43,7 +44,7 @@ def untrained(tmp_path: Path, **algorithm: Any) -> Artifact:
     return publish(
         experiment,
         "demo_rl",
-        build_module(experiment.run_dir, experiment).state_dict(),
+        build_module(run_folder(experiment), experiment).state_dict(),
         [{"env_steps": 10.0}],
         fingerprint="untrained",
         data={},

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from skild_ray.config import SkillModel as SkillModelConfig
+from skild_ray.config import SkillModelSettings
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.models.skill_model import SkillHead, SkillModel
 
-PAPER = SkillModelConfig(decoder_norm="batch", head_norm="batch")
-SMALL = SkillModelConfig(horizon=4, latent_dim=3, hidden=16, decoder_layers=1, head_layers=1, decoder_norm="none")
+PAPER = SkillModelSettings(decoder_norm="batch", head_norm="batch")
+SMALL = SkillModelSettings(horizon=4, latent_dim=3, hidden=16, decoder_layers=1, head_layers=1, decoder_norm="none")
 
 
 def _parameters(module: nn.Module) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from skild_ray.config import SkillPosterior
+from skild_ray.config import SkillPosteriorSettings
 from skild_ray.offline.optimisers import adamw
 from skild_ray.offline.problem import Batch
 from skild_ray.offline.training_run import STOP_INTERVAL, TrainingRun, generator_states, set_generator_states
@@ -27,7 +27,7 @@ class Slope:
     def __init__(self, decay: float = 0.0, iterations: int = 3, **settings: Any) -> None:
         self.module = nn.Linear(1, 1, bias=False)
         nn.init.ones_(self.module.weight)
-        self.settings = SkillPosterior(
+        self.settings = SkillPosteriorSettings(
             iterations=iterations,
             learning_rate=0.5,
             schedule="constant",
@@ -79,7 +79,7 @@ class TwoParts:
 
     def __init__(self, course: Sequence[tuple[float, float]], patience: int | None = None) -> None:
         self.module, self.course = Parts(), iter(course)
-        self.settings = SkillPosterior(iterations=len(course), validation_interval=1, patience=patience)
+        self.settings = SkillPosteriorSettings(iterations=len(course), validation_interval=1, patience=patience)
 
     def batch(self) -> Batch:
         with torch.no_grad():

@@ -22,6 +22,7 @@ from skild_ray.interruption import Stopped
 from skild_ray.offline.job import Channel
 from skild_ray.offline.loop import train_stage
 from skild_ray.runs.artifacts import Artifact
+from skild_ray.runs.folder import run_folder
 
 MakeTrajectories = Callable[..., Trajectories]
 Stages = dict[str, Artifact]
@@ -79,7 +80,7 @@ def _iterations(artifact: Artifact) -> list[float]:
 
 
 def test_artifacts_belong_together(experiment: Experiment, stages: Stages) -> None:
-    opened = Pretrained.open(experiment.run_dir)
+    opened = Pretrained.open(run_folder(experiment))
     assert [artifact.fingerprint for artifact in opened.artifacts] == ["f1", "f2", "f3"]
     for artifact in opened.artifacts:
         assert artifact.facts["observation_dim"] == artifact.facts["action_dim"] == 2
@@ -126,7 +127,7 @@ def test_posterior_holds_nothing_but_its_head(experiment: Experiment, stages: St
     prior, posterior = stages["skill_prior"].weights(), stages["skill_posterior"].weights()
     assert {f"prior.{name}" for name in posterior} == {name for name in prior if name.startswith("prior.")}
     assert not torch.equal(posterior["net.0.weight"], prior["prior.net.0.weight"])
-    assert Pretrained.open(experiment.run_dir).skill_prior.model_hash == stages["skill_prior"].model_hash
+    assert Pretrained.open(run_folder(experiment)).skill_prior.model_hash == stages["skill_prior"].model_hash
 
 
 def test_discriminator_tells_the_classes_apart(
@@ -147,7 +148,7 @@ def test_demonstrations_go_with_the_discriminator(stages: Stages, demonstrations
 
 
 def test_nothing_is_left_behind(experiment: Experiment, stages: Stages) -> None:
-    assert list((experiment.run_dir / ".work").iterdir()) == []
+    assert list((run_folder(experiment) / ".work").iterdir()) == []
 
 
 def _processes(name: str) -> list[psutil.Process]:
@@ -169,7 +170,7 @@ def test_killed_worker_costs_nothing_but_time(
 ) -> None:
     settings = {"iterations": 1_000, "validation_interval": 20, "checkpoint_interval_s": 0.1}
     experiment = _experiment(tmp_path, skill_prior=settings)
-    work, killed, finished = experiment.run_dir / ".work", [], threading.Event()
+    work, killed, finished = run_folder(experiment) / ".work", [], threading.Event()
 
     def kill() -> None:
         while not finished.wait(0.02):
@@ -238,7 +239,7 @@ def test_a_signal_stops_it_with_a_checkpoint(
     settings = {"iterations": 1_000, "validation_interval": 100}
     resources = {"train_workers": 2, "cpus_per_train_worker": 1}
     experiment = _experiment(tmp_path, skill_prior=settings, resources=resources)
-    work, finished = experiment.run_dir / ".work" / "skill_prior-f", threading.Event()
+    work, finished = run_folder(experiment) / ".work" / "skill_prior-f", threading.Event()
 
     def interrupt() -> None:
         while not finished.wait(0.02):
@@ -258,7 +259,7 @@ def test_a_signal_stops_it_with_a_checkpoint(
     assert caught.value.exit_code == 128 + signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is handler
     assert "took" not in capsys.readouterr().out
-    states = [torch.load(path, weights_only=True) for path in _checkpoints(experiment.run_dir / ".work")]
+    states = [torch.load(path, weights_only=True) for path in _checkpoints(run_folder(experiment) / ".work")]
     (stopped_at,) = (state["iteration"] for state in states)
     assert f"skill_prior: stopped at {stopped_at} iterations;" in str(caught.value)
     assert 100 <= stopped_at < 1_000

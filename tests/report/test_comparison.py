@@ -11,11 +11,12 @@ import pytest
 import torch
 from pretrained import tiny_experiment
 
-from skild_ray.config import Algorithm
+from skild_ray.config import SkiLDSettings
 from skild_ray.errors import ArtifactError, ConfigError, SkildError
 from skild_ray.evaluation.results import policies_without_rl
 from skild_ray.report.comparison import band, compare, read_method
 from skild_ray.runs.artifacts import publish
+from skild_ray.runs.folder import run_folder
 
 SVG = "{http://www.w3.org/2000/svg}"
 Make = Callable[..., Path]
@@ -47,7 +48,7 @@ def make(tmp_path: Path) -> Make:
         artifact = publish(experiment, stage, {"w": torch.zeros(1)}, rows, **made)  # type: ignore[arg-type]
         if evaluation:
             (artifact.path / "evaluation.json").write_text(json.dumps(evaluation))
-        return experiment.run_dir
+        return run_folder(experiment)
 
     return make
 
@@ -133,4 +134,4 @@ def test_mistakes_are_one_line(make: Make, tmp_path: Path) -> None:
 )
 def test_policies_without_rl(tmp_path: Path, changes: dict[str, Any], expected: tuple[str, ...]) -> None:
     experiment = tiny_experiment(tmp_path)
-    assert policies_without_rl(experiment.model_copy(update={"algorithm": Algorithm(**changes)})) == expected
+    assert policies_without_rl(experiment.model_copy(update={"algorithm": SkiLDSettings(**changes)})) == expected

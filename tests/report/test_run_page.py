@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from skild_ray.config import Experiment
+from skild_ray.config import Experiment, with_values
 from skild_ray.errors import ArtifactError
 from skild_ray.evaluation.agent import build_module
 from skild_ray.evaluation.rollouts import Episode, summarise
@@ -18,6 +18,7 @@ from skild_ray.offline.demo_discriminator import DEMONSTRATIONS_FILE
 from skild_ray.report.run_page import write_report
 from skild_ray.report.video_section import INLINE_BYTES
 from skild_ray.runs.artifacts import Artifact, open_artifact, publish
+from skild_ray.runs.folder import run_folder
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 NO_MAZE = "MountainCarContinuous-v0"
@@ -83,7 +84,7 @@ def publish_offline(experiment: Experiment, count: int = 3) -> list[Artifact]:
         {"iteration": step, "seconds": step / 10, "train_total": 2 / step, "val_total": 3 / step, "kept": 1.0}
         for step in (1, 2, 3)
     ]
-    demonstrations = experiment.run_dir / DEMONSTRATIONS_FILE
+    demonstrations = run_folder(experiment) / DEMONSTRATIONS_FILE
     demonstrations.parent.mkdir(parents=True, exist_ok=True)
     states = np.linspace((10, 24, 0, 0), (18, 8, 0, 0), 50, dtype=np.float32)
     safetensors.numpy.save_file({"observations": states, "ends": np.array([20, 50])}, demonstrations)
@@ -114,7 +115,7 @@ def publish_offline(experiment: Experiment, count: int = 3) -> list[Artifact]:
 def publish_downstream(experiment: Experiment, inputs: list[Artifact], stage: str = "demo_rl") -> Artifact:
     """Stage 4 with untrained weights, made-up metrics and a replay of random states."""
     rng = np.random.default_rng(0)
-    replay = experiment.run_dir / "replay.npz"
+    replay = run_folder(experiment) / "replay.npz"
     following = np.where(np.arange(400) % 50 < 49, np.arange(400) + 1, -1)  # eight episodes of 50 skills
     states = rng.uniform((5, 5, -1, -1), (35, 35, 1, 1), (400, 4)).astype(np.float32)
     np.savez(replay, obs=states, terminated=np.eye(1, 400, 399, dtype=np.float32)[0], following=following)
@@ -128,12 +129,12 @@ def publish_downstream(experiment: Experiment, inputs: list[Artifact], stage: st
     return publish(
         experiment,
         stage,
-        build_module(experiment.run_dir, experiment).state_dict(),
+        build_module(run_folder(experiment), experiment).state_dict(),
         rows,
         fingerprint="print-downstream",
         data={},
         inputs=inputs,
-        facts={"env_steps": 4321, "skill_steps": 432, "updates": 21, "episodes": 7, "seconds": 7500.0},
+        facts={"env_steps": 4321, "decisions": 432, "updates": 21, "episodes": 7, "seconds": 7500.0},
         extra=[replay],
     )
 
@@ -164,7 +165,7 @@ def run(tmp_path_factory) -> Path:
     artifact = publish_downstream(experiment, publish_offline(experiment))
     results = evaluation(18) | {"sampled": evaluation(15), "initial": evaluation(2) | {"sampled": evaluation(1)}}
     (artifact.path / "evaluation.json").write_text(json.dumps(results))
-    return experiment.run_dir
+    return run_folder(experiment)
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +227,7 @@ def test_every_figure_is_there(page):
     assert page.tags["figure"] == page.tags["svg"] == offline + downstream + visits + support + divergences
     for title in ("Success", "Q values", "Divergences", "Last quarter", "D(s) at visited states", "KL(π ‖ prior)"):
         assert title in page.text
-    assert "100 skill steps, 1 at the target" in page.text
+    assert "100 decisions, 1 at the target" in page.text
 
 
 def test_evaluation_table_has_all_policies(page):
@@ -254,7 +255,7 @@ def test_several_sub_tasks_videos_and_key_frames(tmp_path):
         (videos / f"episode_{index:03d}.mp4").write_bytes(bytes(size))
         for step in (0, 3, 9):
             (videos / f"episode_{index:03d}_{step:04d}.jpg").write_bytes(b"picture")
-    page = Page(write_report(experiment.run_dir))
+    page = Page(write_report(run_folder(experiment)))
     assert "90 % [70 to 97 %]" in page.text
     assert EVIL in page.text
     assert "script" not in page.tags
@@ -272,7 +273,7 @@ def test_the_same_run_gives_the_same_page(run, page):
 def test_offline_stages_alone(tmp_path):
     experiment = experiment_in(tmp_path)
     publish_offline(experiment)
-    page = Page(write_report(experiment.run_dir))
+    page = Page(write_report(run_folder(experiment)))
     assert "Stage 4 is not finished" in page.text
     assert "D(s) all over the map, in the best direction" in page.text
     assert page.tags["figure"] == 4
@@ -281,15 +282,15 @@ def test_offline_stages_alone(tmp_path):
 def test_first_stage_alone(tmp_path):
     experiment = experiment_in(tmp_path)
     publish_offline(experiment, 1)
-    page = Page(write_report(experiment.run_dir))
+    page = Page(write_report(run_folder(experiment)))
     assert "Not finished, and left out: Skill posterior, Demo discriminator." in page.text
     assert page.tags["figure"] == 1
 
 
 def test_imitation_that_is_not_evaluated(tmp_path):
-    experiment = experiment_in(tmp_path, NO_MAZE)
+    experiment = with_values(experiment_in(tmp_path, NO_MAZE), {"algorithm.env_reward_weight": 0.0})
     publish_downstream(experiment, publish_offline(experiment), "imitation")
-    page = Page(write_report(experiment.run_dir))
+    page = Page(write_report(run_folder(experiment)))
     assert "Imitation: the demonstrations are the only reward" in page.text
     assert "Success in training" in page.text
     assert "Not evaluated yet" in page.text
@@ -298,7 +299,7 @@ def test_imitation_that_is_not_evaluated(tmp_path):
 def test_environment_that_cannot_be_made_costs_the_maps_only(tmp_path):
     experiment = experiment_in(tmp_path, task=EVIL)
     publish_offline(experiment)
-    page = Page(write_report(experiment.run_dir))
+    page = Page(write_report(run_folder(experiment)))
     assert f"No maps: environment 'skild_ray/Maze-v0': unknown maze task {EVIL!r}" in page.text
     assert page.tags["figure"] == 3
 
@@ -306,7 +307,7 @@ def test_environment_that_cannot_be_made_costs_the_maps_only(tmp_path):
 def test_environment_without_walls_has_no_maps(tmp_path):
     experiment = experiment_in(tmp_path, NO_MAZE)
     publish_offline(experiment)
-    page = Page(write_report(experiment.run_dir))
+    page = Page(write_report(run_folder(experiment)))
     assert "Maps" not in page.text
 
 
@@ -314,7 +315,7 @@ def test_stages_that_do_not_belong_together_are_pointed_out(tmp_path):
     experiment = experiment_in(tmp_path, NO_MAZE)
     publish_downstream(experiment, publish_offline(experiment))
     publish_offline(experiment)
-    page = Page(write_report(experiment.run_dir))
+    page = Page(write_report(run_folder(experiment)))
     assert page.text.count("Out of date") == 3
 
 
@@ -322,7 +323,7 @@ def test_single_episode_has_no_interval_of_the_return(tmp_path):
     experiment = experiment_in(tmp_path, NO_MAZE)
     artifact = publish_downstream(experiment, publish_offline(experiment))
     (artifact.path / "evaluation.json").write_text(json.dumps(evaluation(1, episodes=1)))
-    assert "[unknown]" in Page(write_report(experiment.run_dir)).text
+    assert "[unknown]" in Page(write_report(run_folder(experiment))).text
 
 
 def test_damaged_evaluation_names_the_remedy(tmp_path):
@@ -330,7 +331,7 @@ def test_damaged_evaluation_names_the_remedy(tmp_path):
     artifact = publish_downstream(experiment, publish_offline(experiment))
     (artifact.path / "evaluation.json").write_text('{"episodes": 1')
     with pytest.raises(ArtifactError, match=r"evaluation\.json: damaged; delete it"):
-        write_report(experiment.run_dir)
+        write_report(run_folder(experiment))
 
 
 @pytest.mark.parametrize("exists", [True, False])

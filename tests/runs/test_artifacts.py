@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from skild_ray.runs import artifacts
-from skild_ray.runs.artifacts import SCHEMA, Artifact, open_artifact, publish, require_input
 from skild_ray.config import Data, Environment, Experiment, Source, load_experiment
 from skild_ray.errors import ArtifactError
+from skild_ray.runs import artifacts
+from skild_ray.runs.artifacts import SCHEMA, Artifact, open_artifact, publish, require_input
+from skild_ray.runs.folder import run_folder
 
 SOURCE = Source(dataset="anything")
 WEIGHTS = {"layer.weight": torch.arange(6.0).reshape(2, 3), "count": torch.tensor(3)}
@@ -44,7 +45,7 @@ def _error(run_dir: Path, stage: str = "skill_prior") -> str:
 
 def test_what_is_published_is_found(experiment: Experiment) -> None:
     published = _publish(experiment)
-    found = open_artifact(experiment.run_dir, "skill_prior")
+    found = open_artifact(run_folder(experiment), "skill_prior")
     assert (found.stage, found.fingerprint, dict(found.facts)) == ("skill_prior", "f1", {"action_dim": 2})
     assert (found.path, found.model_hash) == (published.path, published.model_hash)
     assert found.record["seed"] == 7
@@ -81,7 +82,7 @@ def test_views_of_one_tensor_can_be_published(experiment: Experiment) -> None:
 
 
 def test_missing_artifact_names_the_command(experiment: Experiment) -> None:
-    message = _error(experiment.run_dir, "skill_posterior")
+    message = _error(run_folder(experiment), "skill_posterior")
     assert "no such artifact" in message
     assert "skild-ray train skill-posterior" in message
 
@@ -90,7 +91,7 @@ def test_missing_artifact_names_the_command(experiment: Experiment) -> None:
 def test_truncated_model(experiment: Experiment, size: int) -> None:
     model = _publish(experiment).path / "model.safetensors"
     model.write_bytes(model.read_bytes()[:size])
-    message = _error(experiment.run_dir)
+    message = _error(run_folder(experiment))
     assert "truncated or altered" in message
     assert str(model) in message
     assert "skild-ray train skill-prior" in message
@@ -101,25 +102,25 @@ def test_altered_model(experiment: Experiment) -> None:
     content = bytearray(model.read_bytes())
     content[-1] ^= 1
     model.write_bytes(content)
-    assert "altered" in _error(experiment.run_dir)
+    assert "altered" in _error(run_folder(experiment))
 
 
-@pytest.mark.parametrize("content", ["", "{", "{}", "[]", "null", '{"schema": 2}'])
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", "null", f'{{"schema": {SCHEMA}}}'])
 def test_damaged_record(experiment: Experiment, content: str) -> None:
     (_publish(experiment).path / "artifact.json").write_text(content)
-    assert "damaged artifact" in _error(experiment.run_dir)
+    assert "damaged artifact" in _error(run_folder(experiment))
 
 
 @pytest.mark.parametrize("name", ["artifact.json", "model.safetensors"])
 def test_file_missing_inside(experiment: Experiment, name: str) -> None:
     (_publish(experiment).path / name).unlink()
-    assert "damaged artifact" in _error(experiment.run_dir)
+    assert "damaged artifact" in _error(run_folder(experiment))
 
 
 def test_other_schema(experiment: Experiment) -> None:
     record = _publish(experiment).path / "artifact.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"schema": SCHEMA + 1}))
-    assert f"schema {SCHEMA + 1}" in _error(experiment.run_dir)
+    assert f"schema {SCHEMA + 1}" in _error(run_folder(experiment))
 
 
 def test_inputs_must_match(experiment: Experiment) -> None:
@@ -146,17 +147,17 @@ def test_replacing(experiment: Experiment) -> None:
     first = _publish(experiment)
     (first.path / "evaluation.json").write_text("{}")
     second = _publish(experiment, weights={"only": torch.ones(1)}, fingerprint="f2")
-    assert open_artifact(experiment.run_dir, "skill_prior").fingerprint == "f2"
+    assert open_artifact(run_folder(experiment), "skill_prior").fingerprint == "f2"
     assert set(second.weights()) == {"only"}
     assert not (second.path / "evaluation.json").exists(), "nothing of the older one is left"
-    assert [path.name for path in experiment.run_dir.iterdir()] == ["skill_prior"]
+    assert [path.name for path in run_folder(experiment).iterdir()] == ["skill_prior"]
 
 
 def test_failing_to_write_keeps_the_older_one(experiment: Experiment, tmp_path: Path) -> None:
     _publish(experiment)
     with pytest.raises(ArtifactError):
         _publish(experiment, fingerprint="f2", extra=[tmp_path / "absent"])
-    found = open_artifact(experiment.run_dir, "skill_prior")
+    found = open_artifact(run_folder(experiment), "skill_prior")
     assert found.fingerprint == "f1"
     assert _publish(experiment, fingerprint="f3").fingerprint == "f3", "what a failure left behind is no obstacle"
 
@@ -190,5 +191,5 @@ def test_an_artifact_whose_push_broke_off_stays(
     copied = experiment.model_copy(update={"runs": f"file://{tmp_path}/there"})
     published, stored = _publish(copied), tmp_path / "there" / "tiny" / "skill_prior"
     (stored / "artifact.json").unlink()
-    assert open_artifact(copied.run_dir, "skill_prior").model_hash == published.model_hash
+    assert open_artifact(run_folder(copied), "skill_prior").model_hash == published.model_hash
     assert (stored / "artifact.json").exists(), "it is stored again"

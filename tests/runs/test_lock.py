@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from skild_ray.runs import lock
 from skild_ray.errors import SkildError
+from skild_ray.runs import lock
 from skild_ray.runs.lock import LOCK_FILE, locked
 
 HOLDER = """

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from pretrained import publish_pretrained, tiny_experiment
 
-from skild_ray.runs.artifacts import Artifact, open_artifact, publish
 from skild_ray.config import Experiment
 from skild_ray.errors import ArtifactError
+from skild_ray.runs.artifacts import Artifact, open_artifact, publish
+from skild_ray.runs.folder import run_folder
 from skild_ray.runs.reuse import differences, require_replaceable
 
 
@@ -22,7 +23,7 @@ def experiment(tmp_path: Path) -> Experiment:
 
 def _publish_agent(experiment: Experiment) -> Artifact:
     inputs = [
-        open_artifact(experiment.run_dir, name) for name in ("skill_prior", "skill_posterior", "demo_discriminator")
+        open_artifact(run_folder(experiment), name) for name in ("skill_prior", "skill_posterior", "demo_discriminator")
     ]
     rows = [{"env_steps": 1}]
     return publish(experiment, "demo_rl", {}, rows, fingerprint="f", data={}, inputs=inputs, facts={})
@@ -31,7 +32,7 @@ def _publish_agent(experiment: Experiment) -> Artifact:
 def _refusal(experiment: Experiment, stage: str, **changes: Any) -> str:
     wanted = experiment.model_copy(update=changes)
     with pytest.raises(ArtifactError) as caught:
-        require_replaceable(open_artifact(experiment.run_dir, stage), experiment, wanted)
+        require_replaceable(open_artifact(run_folder(experiment), stage), experiment, wanted)
     message = str(caught.value)
     assert "\n" not in message
     assert "--force" in message and "--set name=" in message
@@ -39,7 +40,7 @@ def _refusal(experiment: Experiment, stage: str, **changes: Any) -> str:
 
 
 def test_what_a_finished_stage_was_made_from_is_not_replaced(experiment: Experiment) -> None:
-    run = experiment.run_dir
+    run = run_folder(experiment)
     message = _refusal(experiment, "skill_prior", seed=1)
     assert (
         f"{run / 'skill_prior'} was made with seed 0, not 1, and {run / 'skill_posterior'} was made from it" in message
@@ -53,7 +54,8 @@ def test_a_finished_agent_is_not_replaced(experiment: Experiment) -> None:
     _publish_agent(experiment)
     algorithm = experiment.algorithm.model_copy(update={"alpha": 0.5, "total_env_steps": 10})
     message = _refusal(experiment, "demo_rl", algorithm=algorithm)
-    assert f"{experiment.run_dir / 'demo_rl'} was made with algorithm.alpha 2.0, not 0.5, and is finished" in message
+    path = run_folder(experiment) / "demo_rl"
+    assert f"{path} was made with algorithm.alpha 2.0, not 0.5, and is finished" in message
     algorithm = experiment.algorithm.model_copy(update={"total_env_steps": 10})
     assert "algorithm.total_env_steps 3000, not 10, and is finished" in _refusal(
         experiment, "demo_rl", algorithm=algorithm
@@ -62,17 +64,17 @@ def test_a_finished_agent_is_not_replaced(experiment: Experiment) -> None:
 
 def test_what_nothing_was_made_from_is_replaced(experiment: Experiment) -> None:
     for stage in ("skill_posterior", "demo_discriminator"):
-        require_replaceable(open_artifact(experiment.run_dir, stage), experiment, experiment)
+        require_replaceable(open_artifact(run_folder(experiment), stage), experiment, experiment)
 
 
 def test_what_cannot_be_used_any_more_protects_nothing(experiment: Experiment) -> None:
     """As after `pipeline --force` that was interrupted: it resumes without `--force`."""
     _publish_agent(experiment)
-    prior = publish_pretrained(tiny_experiment(experiment.run_dir.parent / "other"), seed=1).skill_prior
-    (experiment.run_dir / "skill_prior").rename(experiment.run_dir / "old")
-    prior.path.rename(experiment.run_dir / "skill_prior")
+    prior = publish_pretrained(tiny_experiment(run_folder(experiment).parent / "other"), seed=1).skill_prior
+    (run_folder(experiment) / "skill_prior").rename(run_folder(experiment) / "old")
+    prior.path.rename(run_folder(experiment) / "skill_prior")
     for stage in ("skill_prior", "skill_posterior", "demo_discriminator", "demo_rl"):
-        require_replaceable(open_artifact(experiment.run_dir, stage), experiment, experiment)
+        require_replaceable(open_artifact(run_folder(experiment), stage), experiment, experiment)
 
 
 def test_differences_that_the_fingerprint_leaves_out() -> None:
@@ -87,7 +89,7 @@ def test_differences_that_the_fingerprint_leaves_out() -> None:
 
 
 def test_another_torch_is_a_difference(experiment: Experiment) -> None:
-    artifact = open_artifact(experiment.run_dir, "skill_prior")
+    artifact = open_artifact(run_folder(experiment), "skill_prior")
     assert differences("skill_prior", experiment, experiment, artifact) == ""
     older = Artifact(artifact.path, artifact.record | {"versions": {"torch": "1.0"}})  # type: ignore[operator]
     assert differences("skill_prior", experiment, experiment, older).startswith("torch 1.0, not ")

@@ -9,8 +9,8 @@ import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from skild_ray.runs import storage
 from skild_ray.errors import SkildError
+from skild_ray.runs import storage
 
 RECORD = "record"
 

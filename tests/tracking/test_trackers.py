@@ -12,6 +12,7 @@ from pretrained import tiny_experiment
 from skild_ray.config import Experiment
 from skild_ray.errors import ConfigError
 from skild_ray.plugins import import_extra
+from skild_ray.runs.folder import run_folder
 from skild_ray.tracking import Tracking
 
 RESULTS = {"episodes": 3, "success_rate": 0.75, "success_ci95": [0.5, 1.0], "initial": {"success_rate": 0.25}}
@@ -87,16 +88,16 @@ def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
     uri, page = (tmp_path / "store").as_uri(), tmp_path / "report.html"
     page.write_text("<html></html>")
     experiment = _experiment(tmp_path, mlflow={"uri": uri, "experiment": "tiny runs"})
-    (experiment.run_dir / "demo_rl" / "videos").mkdir(parents=True)
-    (experiment.run_dir / "demo_rl" / "videos" / "episode.mp4").write_bytes(b"film")
+    (run_folder(experiment) / "demo_rl" / "videos").mkdir(parents=True)
+    (run_folder(experiment) / "demo_rl" / "videos" / "episode.mp4").write_bytes(b"film")
     for restored, step in (([], 100), ([100], 200)):
         with (
             Tracking.of(experiment) as tracking,
-            tracking.stage("demo_rl", "f", experiment.run_dir / "demo_rl") as series,
+            tracking.stage("demo_rl", "f", run_folder(experiment) / "demo_rl") as series,
         ):
             series.restart([{"env_steps": env_steps, "loss": 9.0} for env_steps in restored])
             series.add({"env_steps": step, "loss": 1.0})
-            tracking.outcome(RESULTS, page, experiment.run_dir / "demo_rl")
+            tracking.outcome(RESULTS, page, run_folder(experiment) / "demo_rl")
 
     from mlflow import MlflowClient
 

@@ -12,8 +12,7 @@ from skild_ray.algorithms.off_policy import OffPolicy, OffPolicyConfig, Pace
 from skild_ray.algorithms.sac.sac_experience import DemonstratedExperience
 from skild_ray.algorithms.sac.sac_learner import SACTorchLearner
 from skild_ray.algorithms.sac.sac_rl_module import SACTorchRLModule
-from skild_ray.config import SAC as Settings
-from skild_ray.config import Experiment, Source
+from skild_ray.config import Experiment, SACSettings, Source
 from skild_ray.envs.action_env import ActionVectorEnv
 from skild_ray.envs.registry import make_env
 from skild_ray.generation.sources import stored_demonstrations
@@ -41,11 +40,11 @@ class SACConfig(OffPolicyConfig):
         )
         algo = config.build_algo()
 
-    `training` takes every field of `skild_ray.config.SAC`, which documents them, and nothing unknown.
+    `training` takes every field of `skild_ray.config.SACSettings`, which documents them, and nothing unknown.
     """
 
-    section = Settings
-    version = 1
+    section = SACSettings
+    version = 2
     vector_env = ACTION_ENV
     make_vector_env = staticmethod(make_action_env)
 
@@ -72,9 +71,9 @@ class SACConfig(OffPolicyConfig):
         return [Source.model_validate(source) for source in self.demonstration_sources]
 
     @property
-    def settings(self) -> Settings:
-        """The fields of `config.SAC`, validated."""
-        settings: Settings = self.validated()
+    def settings(self) -> SACSettings:
+        """The fields of `config.SACSettings`, validated."""
+        settings: SACSettings = self.validated()
         return settings
 
     def validate(self) -> None:
@@ -88,8 +87,8 @@ class SACConfig(OffPolicyConfig):
             total_env_steps=settings.total_env_steps,
             horizon=1,
             batch_size=settings.batch_size,
-            samples_per_step=settings.updates_per_env_step * settings.batch_size,
-            warmup_steps=settings.warmup_env_steps,
+            samples_per_decision=settings.updates_per_env_step * settings.batch_size,
+            warmup_decisions=settings.warmup_env_steps,
             synchronous=settings.synchronous,
         )
 

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from skild_ray.algorithms.replay import SkillReplay, draw_batches
+from skild_ray.algorithms.replay import Replay, draw_batches
 from skild_ray.algorithms.transitions import Rows, episode_rows
-from skild_ray.config import SAC
+from skild_ray.config import SACSettings
 
 COLUMNS = ("obs", "actions", "returns", "bootstrap", "later_states", "later_weights")
 
@@ -20,12 +20,12 @@ class DemonstratedExperience:
     See `skild_ray.algorithms.experience.Experience`.
     """
 
-    def __init__(self, demonstrations: Sequence[Rows], settings: SAC, seed: int) -> None:
+    def __init__(self, demonstrations: Sequence[Rows], settings: SACSettings, seed: int) -> None:
         self._settings = settings
         capacities = settings.replay_capacity, sum(len(rows["rewards"]) for rows in demonstrations)
         seeds = np.random.SeedSequence([seed, 2]).generate_state(2)
         self.replay, self._demonstrations = (
-            SkillReplay(
+            Replay(
                 capacity,
                 demonstrations[0]["obs"].shape[1],
                 demonstrations[0]["actions"].shape[1],

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from skild_ray.config import Algorithm
+from skild_ray.config import SkiLDSettings
 from skild_ray.models.discriminator import discriminator_loss
 
 
@@ -61,7 +61,7 @@ class Update(NamedTuple):
     """y, [B]."""
 
 
-def skild_losses(settings: Algorithm, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Update:
+def skild_losses(settings: SkiLDSettings, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Update:
     """All losses of one batch.
 
     Args:
@@ -102,14 +102,14 @@ def regulariser(support: Tensor, kl_prior: Tensor, kl_posterior: Tensor, alpha: 
     return alpha * (1 - support) * kl_prior + alpha_q * support * kl_posterior
 
 
-def alpha_loss(settings: Algorithm, support: Tensor, out: Mapping[str, Tensor]) -> Tensor:
+def alpha_loss(settings: SkiLDSettings, support: Tensor, out: Mapping[str, Tensor]) -> Tensor:
     """Dual descent of both weights: mean of alpha (delta - KL_p)(1 - D) + alpha_q (delta_q - KL_q) D."""
     gap = (settings.target_divergence - out["kl_prior"].detach()) * (1 - support)
     gap_q = (settings.target_divergence_q - out["kl_posterior"].detach()) * support
     return (out["log_alpha"].exp() * gap + out["log_alpha_q"].exp() * gap_q).mean()
 
 
-def posterior_weight(settings: Algorithm, logits: Tensor) -> Tensor:
+def posterior_weight(settings: SkiLDSettings, logits: Tensor) -> Tensor:
     """The share of the posterior's divergence, of logits d of D: D(s) = sigmoid(d), or 0 or 1 as `guidance` says.
 
     With `guidance` prior, lambda = 1 and a policy that starts as the prior this is SPiRL (Pertsch et al., CoRL 2020).
@@ -123,7 +123,7 @@ def posterior_weight(settings: Algorithm, logits: Tensor) -> Tensor:
             return torch.sigmoid(logits)
 
 
-def env_reward_weight(settings: Algorithm) -> float:
+def env_reward_weight(settings: SkiLDSettings) -> float:
     """lambda, the weight of the environment's reward. The released imitation configuration keeps it at 0.9.
 
     With lambda = 0 (imitation) no reward of the environment reaches a loss.
@@ -132,7 +132,7 @@ def env_reward_weight(settings: Algorithm) -> float:
     return 0.9 if quirk else settings.env_reward_weight
 
 
-def discriminator_reward(settings: Algorithm, logits: Tensor) -> Tensor:
+def discriminator_reward(settings: SkiLDSettings, logits: Tensor) -> Tensor:
     """r_D of logits d = log D - log(1 - D), clipped: d itself, positive where a state looks like a demonstration, or
     log D, which is never positive and so never pays for staying.
 

@@ -11,12 +11,14 @@ from ray.tune.registry import register_env
 
 from skild_ray.algorithms.off_policy import OffPolicy, OffPolicyConfig, Pace
 from skild_ray.algorithms.pretrained import Pretrained, load_decoder
+from skild_ray.algorithms.skild.reference import TracedSkillVectorEnv, squashed
 from skild_ray.algorithms.skild.skild_experience import SkillExperience
 from skild_ray.algorithms.skild.skild_learner import SkiLDTorchLearner
 from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
-from skild_ray.config import Algorithm, Experiment
+from skild_ray.config import Experiment, SkiLDSettings
 from skild_ray.envs.registry import make_env
 from skild_ray.envs.skill_env import SkillVectorEnv
+from skild_ray.runs.folder import run_folder
 
 SKILL_ENV = "skild_ray/skills"
 
@@ -26,13 +28,13 @@ def make_skill_env(context: Mapping[str, Any]) -> SkillVectorEnv:
     torch.set_num_threads(1)
     pretrained = Pretrained.open(context["run_dir"])
     skill, quirks = pretrained.experiment.skill, context["reference_quirks"]
-    return SkillVectorEnv(
+    decoder = load_decoder(pretrained.skill_prior)
+    vector_env = TracedSkillVectorEnv if "shifted_transitions" in quirks else SkillVectorEnv
+    return vector_env(
         [lambda: make_env(context["id"], context["kwargs"])] * context.get("num_envs", 1),
-        load_decoder(pretrained.skill_prior),
+        squashed(decoder) if "squashed_decoder" in quirks else decoder,
         skill.latent_dim,
         skill.horizon,
-        squash="squashed_decoder" in quirks,
-        trace="shifted_transitions" in quirks,
     )
 
 
@@ -51,11 +53,11 @@ class SkiLDConfig(OffPolicyConfig):
         )
         algo = config.build_algo()
 
-    `training` takes every field of `skild_ray.config.Algorithm`, which documents them, and nothing unknown.
+    `training` takes every field of `skild_ray.config.SkiLDSettings`, which documents them, and nothing unknown.
     """
 
-    section = Algorithm
-    version = 1
+    section = SkiLDSettings
+    version = 2
     vector_env = SKILL_ENV
     make_vector_env = staticmethod(make_skill_env)
 
@@ -67,7 +69,7 @@ class SkiLDConfig(OffPolicyConfig):
     def from_experiment(cls, experiment: Experiment) -> Self:
         """The algorithm that an experiment file describes, on the artifacts in its run directory."""
         config = super().from_experiment(experiment).training(**experiment.algorithm.model_dump())
-        return config.pretrained(run_dir=str(experiment.run_dir.resolve()))
+        return config.pretrained(run_dir=str(run_folder(experiment).resolve()))
 
     def pretrained(self, *, run_dir: str) -> Self:
         """Name the folder that holds the artifacts of stages 1 to 3."""
@@ -75,9 +77,9 @@ class SkiLDConfig(OffPolicyConfig):
         return self
 
     @property
-    def settings(self) -> Algorithm:
-        """The fields of `Algorithm`, validated."""
-        settings: Algorithm = self.validated()
+    def settings(self) -> SkiLDSettings:
+        """The fields of `SkiLDSettings`, validated."""
+        settings: SkiLDSettings = self.validated()
         return settings
 
     def validate(self) -> None:
@@ -92,8 +94,8 @@ class SkiLDConfig(OffPolicyConfig):
             total_env_steps=settings.total_env_steps,
             horizon=Pretrained.open(self.run_dir or "").experiment.skill.horizon,
             batch_size=settings.batch_size,
-            samples_per_step=settings.samples_per_skill_step,
-            warmup_steps=settings.warmup_skill_steps,
+            samples_per_decision=settings.samples_per_skill_step,
+            warmup_decisions=settings.warmup_skill_steps,
             synchronous=settings.synchronous,
         )
 

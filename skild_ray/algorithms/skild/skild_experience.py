@@ -10,9 +10,9 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from skild_ray.algorithms.demonstrations import load_demonstrations, skill_rows
 from skild_ray.algorithms.pretrained import Pretrained, References, load_demonstration_states, load_skill_model
-from skild_ray.algorithms.replay import SkillReplay, draw_batches
+from skild_ray.algorithms.replay import Replay, draw_batches
 from skild_ray.algorithms.transitions import Rows, ShiftedTransitions, episode_rows
-from skild_ray.config import Algorithm, Environment, load_experiment
+from skild_ray.config import Environment, SkiLDSettings, load_experiment
 from skild_ray.generation.sources import stored_demonstrations
 
 
@@ -26,14 +26,14 @@ class SkillExperience:
     See `skild_ray.algorithms.experience.Experience`.
     """
 
-    def __init__(self, pretrained: Pretrained, settings: Algorithm, low_level: Environment, seed: int) -> None:
+    def __init__(self, pretrained: Pretrained, settings: SkiLDSettings, low_level: Environment, seed: int) -> None:
         self._pretrained, self._settings = pretrained, settings
         self._references = References(pretrained, settings.posterior_scale)
         skill = pretrained.experiment.skill
         new_replay = functools.partial(
-            SkillReplay,
+            Replay,
             observation_dim=pretrained.skill_prior.facts["observation_dim"],
-            latent_dim=skill.latent_dim,
+            action_dim=skill.latent_dim,
             n_step=settings.n_step,
             discount=settings.discount,
             horizon=skill.horizon,
@@ -41,7 +41,7 @@ class SkillExperience:
             later=settings.kl_in_target,
         )
         self.replay = new_replay(settings.replay_capacity, seed=seed)
-        self.demonstrated: SkillReplay | None = None
+        self.demonstrated: Replay | None = None
         if settings.demonstration_share:
             demonstrated = self._demonstrated_skills(low_level)
             self.demonstrated = new_replay(sum(len(rows["rewards"]) for rows in demonstrated), seed=seed + 1)

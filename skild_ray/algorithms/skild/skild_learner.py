@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from skild_ray.algorithms.rllib_internals import set_gradients
 from skild_ray.algorithms.skild.losses import Update, env_reward_weight, skild_losses
 from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
-from skild_ray.config import Algorithm
+from skild_ray.config import SkiLDSettings
 
 
 class _Latest(NamedTuple):
@@ -99,7 +99,7 @@ class SkiLDTorchLearner(TorchLearner):
             module.target_critics.follow(module.critics, settings.target_update_rate)
 
     @staticmethod
-    def _is_due(name: str, update: int, settings: Algorithm) -> bool:
+    def _is_due(name: str, update: int, settings: SkiLDSettings) -> bool:
         if name in ("policy", "alpha"):
             return update >= settings.critic_warmup_updates
         if name == "discriminator":  # a fraction f < 1 means every 1/f-th update

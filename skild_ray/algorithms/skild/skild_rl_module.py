@@ -12,7 +12,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 
 from skild_ray.algorithms.pretrained import Pretrained, load_discriminator, load_head, reference_gaussians
-from skild_ray.config import Algorithm
+from skild_ray.config import SkiLDSettings
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.models.networks import Ensemble, Standardizer
 
@@ -24,11 +24,11 @@ class SkiLDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     4.3 of the paper, appendix on the action space). Weights of the finished stages are loaded here, so learners and
     env runners need no more than the run directory. Batch-norms, where a head has them, keep their stored statistics.
 
-    `model_config`: `run_dir`, the folder of the finished stages, and `algorithm`, the fields of `config.Algorithm`.
+    `model_config`: `run_dir`, the folder of the finished stages, and `algorithm`, the fields of `config.SkiLDSettings`.
     """
 
     def setup(self) -> None:
-        self.settings = settings = Algorithm.model_validate(self.model_config["algorithm"])
+        self.settings = settings = SkiLDSettings.model_validate(self.model_config["algorithm"])
         pretrained = Pretrained.open(self.model_config["run_dir"])
         initial = pretrained.skill_prior if settings.policy_init == "prior" else pretrained.skill_posterior
         self.policy = load_head(initial).requires_grad_(True)

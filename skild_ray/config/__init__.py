@@ -1,0 +1,64 @@
+"""The experiment: one typed schema with every default, unit and range, read from YAML.
+
+A section a subject: `data`, `skills` (stages 1 to 3), `skild` and `sac` (stage 4), `cluster`, `reporting`; `experiment`
+puts them together, and `loading` reads and merges files.
+"""
+
+from skild_ray.config.cluster import ProgressSettings, ResourceSettings, RolloutSettings
+from skild_ray.config.data import Data, Environment, Generate, Source
+from skild_ray.config.experiment import Experiment
+from skild_ray.config.loading import (
+    load_experiment,
+    override_experiment,
+    override_of,
+    read_mapping,
+    set_value,
+    to_yaml,
+    with_values,
+)
+from skild_ray.config.messages import explain
+from skild_ray.config.reporting import EvaluationSettings, MLflowSettings, TrackingSettings, WandbSettings
+from skild_ray.config.sac import SACSettings
+from skild_ray.config.section import Section
+from skild_ray.config.skild import Quirk, SkiLDSettings
+from skild_ray.config.skills import (
+    DemoDiscriminatorSettings,
+    Norm,
+    SkillModelSettings,
+    SkillPosteriorSettings,
+    SkillPriorSettings,
+    Training,
+)
+
+__all__ = [
+    "Data",
+    "DemoDiscriminatorSettings",
+    "Environment",
+    "EvaluationSettings",
+    "Experiment",
+    "Generate",
+    "MLflowSettings",
+    "Norm",
+    "ProgressSettings",
+    "Quirk",
+    "ResourceSettings",
+    "RolloutSettings",
+    "SACSettings",
+    "Section",
+    "SkiLDSettings",
+    "SkillModelSettings",
+    "SkillPosteriorSettings",
+    "SkillPriorSettings",
+    "Source",
+    "TrackingSettings",
+    "Training",
+    "WandbSettings",
+    "explain",
+    "load_experiment",
+    "override_experiment",
+    "override_of",
+    "read_mapping",
+    "set_value",
+    "to_yaml",
+    "with_values",
+]

@@ -1,0 +1,73 @@
+"""The low-level environment, and the trajectories that are learned from."""
+
+import os
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from skild_ray.config.section import Section
+
+
+class Environment(Section):
+    """The low-level environment: anything that Gymnasium can make."""
+
+    id: str = Field(description="Gymnasium id, or 'module:attribute' of a callable that returns an environment")
+    kwargs: dict[str, Any] = Field(default={}, description="keyword arguments of the environment")
+
+
+class Generate(Section):
+    """Trajectories that a scripted expert makes on the spot by acting in the environment."""
+
+    expert: str = Field(description="a name from skild_ray.worlds, or 'module:attribute' of an expert class")
+    episodes: int = Field(gt=0, description="episodes to keep")
+    env_kwargs: dict[str, Any] = Field(default={}, description="merged over environment.kwargs while generating")
+    expert_kwargs: dict[str, Any] = Field(default={}, description="keyword arguments of the expert")
+    action_noise: float = Field(0.0, ge=0, description="std of the noise on executed actions, not on those to clone")
+    seed: int | None = Field(
+        None, ge=0, description="of the episodes; default: the experiment's, so each seed of it has its own data"
+    )
+
+
+class Source(Section):
+    """One source of trajectories: a stored data set or a scripted expert, exactly one of them."""
+
+    dataset: str | None = Field(
+        None,
+        description="Minari id, D4RL-style .hdf5 file, folder of SPiRL-style files, or 'module:attribute:path' with "
+        "another package's reader",
+    )
+    generate: Generate | None = None
+    weight: float = Field(1.0, gt=0, description="share of the sampled windows, relative to the other sources")
+    select: list[str] | None = Field(
+        None, min_length=1, description="use only the episodes that solve exactly these sub-tasks in this order"
+    )
+    max_episodes: int | None = Field(None, gt=0, description="use the first so many of these episodes only")
+    negatives: bool = Field(
+        True, description="whether D's negatives include these task-agnostic states; false: they repeat demonstrations"
+    )
+
+    @field_validator("dataset")
+    @classmethod
+    def _at_home(cls, dataset: str | None) -> str | None:
+        return dataset and os.path.expanduser(dataset)
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "Source":
+        if (self.dataset is None) == (self.generate is None):
+            raise ValueError("give exactly one of 'dataset' and 'generate'")
+        return self
+
+
+class Data(Section):
+    """Where the two kinds of trajectories come from."""
+
+    task_agnostic: list[Source] = Field(min_length=1)
+    demonstrations: list[Source] = Field(min_length=1)
+    validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the episodes held out, at least one")
+
+    @field_validator("task_agnostic")
+    @classmethod
+    def _some_negatives(cls, sources: list[Source]) -> list[Source]:
+        if not any(source.negatives for source in sources):
+            raise ValueError("one source at least must have 'negatives: true', for the discriminator to learn from")
+        return sources

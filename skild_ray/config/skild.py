@@ -1,0 +1,123 @@
+"""Stage 4: SkiLD."""
+
+from typing import Literal, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from skild_ray.config.section import Section
+
+Quirk = Literal[
+    "ignored_fixed_alpha",
+    "frozen_discriminator",
+    "imitation_env_reward",
+    "current_state_weights",
+    "squashed_decoder",
+    "shifted_transitions",
+    "saturating_reward",
+]
+
+
+class SkiLDSettings(Section):
+    """Stage 4, SkiLD: an off-policy actor-critic over skills (section 4.3 and algorithm 1 of the paper).
+
+    A skill step is one decision z, worth up to H environment steps. Every field is also an argument of
+    `SkiLDConfig.training()`.
+    """
+
+    total_env_steps: int = Field(300_000, gt=0, description="environment steps to train for")
+    discount: float = Field(
+        0.99, gt=0, le=1, description="gamma of a full skill; one cut after k steps has gamma^(k/H)"
+    )
+    n_step: int = Field(8, gt=0, description="skills summed before bootstrapping")
+    env_reward_weight: float = Field(
+        0.9, ge=0, le=1, description="lambda in (1 - lambda) r_D + lambda r_env; 0: imitation"
+    )
+
+    guidance: Literal["support", "prior", "posterior"] = Field(
+        "support", description="weight of the posterior: D(s), 0 (SPiRL: the prior alone) or 1; the prior has the rest"
+    )
+    policy_init: Literal["prior", "posterior"] = "posterior"
+    policy_init_scale: float = Field(1.0, gt=0, description="factor on the initial policy's sigma")
+    latent_squash: Literal["scaled_tanh", "tanh", "clip", "none"] = Field(
+        "scaled_tanh", description="z from u ~ pi: b tanh(u/b), b tanh(u), clip(u, -b, b) or u"
+    )
+    latent_bound: float = Field(3.5, gt=0, description="b above")
+
+    alpha: float = Field(2.0, ge=0, description="weight of KL(pi || prior), or its start where it is learned")
+    alpha_q: float = Field(2.0, ge=0, description="weight of KL(pi || posterior), or its start where it is learned")
+    learn_alphas: bool = Field(False, description="dual descent of alpha and alpha_q on the two target divergences")
+    target_divergence: float = Field(10.0, gt=0, description="delta, target KL(pi || prior) in nats")
+    target_divergence_q: float = Field(1.0, gt=0, description="delta_q, target KL(pi || posterior) in nats")
+    kl: Literal["analytic", "sampled"] = "analytic"
+    kl_samples: int = Field(10, gt=0, description="samples of the sampled KL")
+    kl_clamp: float | None = Field(None, gt=0, description="clamp of the KL to [-x, x]; the reference has 100")
+    kl_in_target: bool = Field(
+        False, description="subtract the weighted KL at every later state of the walk from the critic's target"
+    )
+    posterior_scale: float = Field(1.0, gt=0, description="factor on the posterior's sigma inside the KL")
+    sigma_floor: float = Field(0.0, ge=0, description="smallest sigma of prior and posterior inside the KL")
+
+    critic_hidden: int = Field(256, gt=0)
+    critic_layers: int = Field(2, ge=0, description="hidden blocks of each of the two critics")
+    critic_norm: Literal["layer", "none"] = "layer"
+    target_update_rate: float = Field(5e-3, gt=0, le=1, description="tau of the target critics, each update")
+
+    policy_lr: float = Field(3e-4, gt=0)
+    critic_lr: float = Field(3e-4, gt=0)
+    alpha_lr: float = Field(3e-4, gt=0)
+    discriminator_lr: float = Field(3e-4, gt=0)
+    gradient_clip: float | None = Field(1.0, gt=0, description="largest gradient norm of each optimiser's parameters")
+    batch_size: int = Field(256, gt=0, description="skill transitions an update")
+    samples_per_skill_step: float = Field(
+        128.0, gt=0, description="replayed transitions for each new one; 128: reference"
+    )
+    demonstration_share: float = Field(
+        0.0, ge=0, lt=1, description="share of every batch drawn from the demonstrations, their skills by the encoder"
+    )
+    warmup_skill_steps: int = Field(500, gt=0, description="skill steps collected before the first update")
+    critic_warmup_updates: int = Field(1_000, ge=0, description="first updates that leave policy and alphas alone")
+    replay_capacity: int = Field(1_000_000, gt=0, description="skill transitions kept")
+
+    discriminator_reward: Literal["logit", "log_d"] = Field(
+        "logit", description="r_D: log D - log(1 - D), or log D, which is never positive"
+    )
+    discriminator_reward_min: float = Field(-5.0, description="clip of r_D from below")
+    discriminator_reward_max: float = Field(5.0, description="clip of r_D from above")
+    discriminator_updates: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="discriminator updates a learner update; default: 0.2 in imitation, else 0, frozen",
+    )
+    discriminator_weight_decay: float = Field(1e-2, ge=0, description="of the online discriminator")
+    discriminator_label_smoothing: float = Field(0.05, ge=0, lt=0.5)
+    discriminator_noise: float = Field(0.1, ge=0, description="std added to its inputs online, in standardised units")
+
+    synchronous: bool = Field(False, description="sample, then learn: slower, reproducible bit for bit with one runner")
+    reference_quirks: list[Quirk] = Field(
+        [], description="defects of the released code to restore, by name; true: all of them"
+    )
+
+    @property
+    def discriminator_rate(self) -> float:
+        """`discriminator_updates` with its default, 0 with the quirk that freezes D."""
+        if "frozen_discriminator" in self.reference_quirks:
+            return 0.0
+        default = 0.2 if self.env_reward_weight == 0 else 0.0
+        return default if self.discriminator_updates is None else self.discriminator_updates
+
+    @property
+    def uses_env_reward(self) -> bool:
+        """Whether the environment's reward enters what is learned: not in imitation, but for a quirk of it."""
+        return self.env_reward_weight > 0 or "imitation_env_reward" in self.reference_quirks
+
+    @field_validator("reference_quirks", mode="before")
+    @classmethod
+    def _all_quirks(cls, value: object) -> object:
+        return {True: list(get_args(Quirk)), False: []}[value] if isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _reward_range(self) -> "SkiLDSettings":
+        if self.discriminator_reward_min >= self.discriminator_reward_max:
+            raise ValueError("discriminator_reward_min must be below discriminator_reward_max")
+        return self
