@@ -16,6 +16,7 @@ from rich.table import Table
 from skild_ray.config import load_experiment
 from skild_ray.errors import ConfigError, SkildError
 from skild_ray.interruption import Interrupted, end_at_once, interrupted, raising_on_signals
+from skild_ray.log import show_lines
 from skild_ray.runs.folder import run_folder
 from skild_ray.stages import OFFLINE, command_name
 
@@ -351,6 +352,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without the letter shows another
+    show_lines()
     with raising_on_signals():
         try:
             try:

@@ -1,5 +1,6 @@
 """Data sets in any of the formats that are read, or in memory, checked and laid out for an environment."""
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,8 @@ from skild_ray.data.trajectories import Trajectories
 from skild_ray.envs.conventions import ACTION_TOLERANCE, offered
 from skild_ray.errors import DataError, SkildError, about, described
 from skild_ray.plugins import import_by_name
+
+logger = logging.getLogger(__name__)
 
 READERS = [minari_store.READER, d4rl.READER, spirl.READER]
 """The formats, in the order in which they are asked whether a data set is theirs."""
@@ -165,7 +168,7 @@ def import_dataset(dataset: Dataset, minari_id: str, environment: gym.Env) -> in
         )
     if len(kept) < len(episodes):
         left_out = len(episodes) - len(kept)
-        print(f"{title_of(dataset)}: {left_out:,} of {len(episodes):,} episodes have no transition, left out")
+        logger.warning(f"{title_of(dataset)}: {left_out:,} of {len(episodes):,} episodes have no transition, left out")
     known = metadata_of(dataset)
     source = dataset if isinstance(dataset, str) else "arrays"
     metadata = {
