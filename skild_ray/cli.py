@@ -16,6 +16,7 @@ from rich.table import Table
 from skild_ray.config import load_experiment
 from skild_ray.errors import ConfigError, SkildError
 from skild_ray.interruption import Interrupted, end_at_once, interrupted, raising_on_signals
+from skild_ray.log import show_lines
 from skild_ray.runs.folder import run_folder
 from skild_ray.stages import OFFLINE, command_name
 
@@ -31,6 +32,14 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Make, convert and inspect data sets.")
 app.add_typer(data_app, name="data")
 
+DataSet = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA_SET",
+        help="Minari id, D4RL-style .hdf5 file, folder of SPiRL-style .h5 files, or module:attribute:path with another "
+        "package's reader",
+    ),
+]
 File = Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="experiment file, such as experiments/maze.yaml")]
 Overrides = Annotated[
     list[str] | None,
@@ -116,7 +125,7 @@ def data_download(
 
 @data_app.command("import")
 def data_import(
-    source: Annotated[str, typer.Argument(help="Minari id, D4RL-style .hdf5 file, or folder of SPiRL-style .h5 files")],
+    source: DataSet,
     name: Annotated[str, typer.Argument(help="Minari id to write, such as kitchen/teleop-v0")],
     target: Annotated[str, typer.Argument(metavar="WORLD_OR_EXPERIMENT", help="whose environment fixes the layout")],
     overrides: Overrides = None,
@@ -133,7 +142,7 @@ def data_import(
 
 @data_app.command("info")
 def data_info(
-    source: Annotated[str, typer.Argument(help="Minari id, D4RL-style .hdf5 file, or folder of SPiRL-style .h5 files")],
+    source: DataSet,
     select: Annotated[
         str | None,
         typer.Option(help="only the episodes with exactly this order of sub-tasks, such as 'kettle,microwave'"),
@@ -343,6 +352,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without the letter shows another
+    show_lines()
     with raising_on_signals():
         try:
             try:

@@ -1,5 +1,8 @@
 """Errors meant for people: one line that says what is wrong, where, and what to do about it."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 def one_line(error: BaseException) -> str:
     """What it says, without line breaks; its type where it says nothing."""
@@ -40,3 +43,12 @@ class ArtifactError(SkildError):
 
 class EnvironmentFault(SkildError):
     """An environment raised in the middle of an episode, or returned what nothing can be learned from."""
+
+
+@contextlib.contextmanager
+def about(subject: str) -> Iterator[None]:
+    """Put what a DataError is about in front of its message."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{subject}: {error}") from error

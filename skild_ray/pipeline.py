@@ -1,6 +1,7 @@
 """Runs the stages in order: each knows what it needs, and is skipped where its artifact is still up to date."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
@@ -26,6 +27,8 @@ from skild_ray.runs.reuse import changed_settings, differences, require_replacea
 from skild_ray.stages import OFFLINE, DataKind, Stage, command_name, train_command
 from skild_ray.tracking import Tracking
 
+logger = logging.getLogger(__name__)
+
 Report = Callable[[str], None]
 
 
@@ -43,7 +46,11 @@ class Run:
     """
 
     def __init__(
-        self, experiment: Experiment, report: Report = print, tracking: Tracking | None = None, force: bool = False
+        self,
+        experiment: Experiment,
+        report: Report = logger.info,
+        tracking: Tracking | None = None,
+        force: bool = False,
     ) -> None:
         storage.require(experiment.runs)
         self.experiment, self._report, self._tracking = experiment, report, tracking or Tracking()

@@ -1,12 +1,17 @@
-"""Progress of long work: a bar with rate and ETA on a terminal, plain lines in a log."""
+"""Progress of long work: a bar with rate and ETA in a program on a terminal, lines in the log everywhere else."""
 
 import contextlib
+import logging
 import sys
 import time
 from types import TracebackType
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from skild_ray.log import shows_lines
+
+logger = logging.getLogger(__name__)
 
 
 class _Rate(ProgressColumn):
@@ -30,7 +35,7 @@ class TaskProgress:
         self.done = start
         self._started = self._said = time.monotonic()
         self._bar: Progress | None = None
-        if sys.stdout.isatty():
+        if shows_lines() and sys.stdout.isatty():
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -70,4 +75,4 @@ class TaskProgress:
         eta = f"ETA {left:,.0f} s" if not over else f"took {elapsed:,.0f} s"
         line = f"{self.name}: {self.done:,.0f}/{self.total:,.0f} {self.unit}, {rate:,.0f}/s, {eta}  {note}"
         with contextlib.suppress(OSError):  # a log that is full, or that nobody reads any more, ends no training
-            print(line.rstrip(), flush=True)
+            logger.info(line.rstrip())

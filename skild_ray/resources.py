@@ -1,5 +1,6 @@
 """What stages ask of the cluster, and what it lacks: said at once and every minute, never waited for in silence."""
 
+import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ import torch
 from skild_ray.cluster import is_local
 from skild_ray.config import Experiment
 from skild_ray.errors import SkildError
+
+logger = logging.getLogger(__name__)
 
 CHECK_INTERVAL_S, LACK_S, START_S, LINE_INTERVAL_S = 1.0, 5.0, 30.0, 60.0
 
@@ -129,7 +132,7 @@ class Waiting:
                 _say(self._title, lacks)
                 said = now
             elif not self.started and now - begun >= START_S:
-                print(f"{self._title}: not started yet; {self._free()}", flush=True)
+                logger.warning(f"{self._title}: not started yet; {self._free()}")
                 said = now
 
     def _free(self) -> str:
@@ -141,7 +144,7 @@ class Waiting:
 
 
 def _say(title: str, lacks: Sequence[str]) -> None:
-    print(f"{title}: waiting for {'; '.join(lacks)}", flush=True)
+    logger.warning(f"{title}: waiting for {'; '.join(lacks)}")
 
 
 def _amount(kind: str, amount: float) -> str:

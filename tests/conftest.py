@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 import ray
 
+from skild_ray.log import show_lines
+
 HERE = Path(__file__).parent
 # Environments and experts of the tests, such as `line_world`, are imported by name.
 sys.path.insert(0, str(HERE))
+
+
+def pytest_configure() -> None:
+    show_lines()  # on standard output, where `capsys` finds them
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

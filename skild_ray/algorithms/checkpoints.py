@@ -1,12 +1,15 @@
 """Checkpoints of stage 4 on disk: complete or absent, verified before they are used."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
 from skild_ray.algorithms.off_policy import OffPolicy
 from skild_ray.runs import storage
 from skild_ray.runs.artifacts import file_hash, writable
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "checkpoint_"
 ROWS_FILE, HASHES_FILE = "rows.json", "sha256.json"
@@ -47,11 +50,11 @@ def restore_newest(algo: OffPolicy, work: Path, budget: int) -> list[Row]:
             continue
         storage.fetch(path, HASHES_FILE, lambda folder: _damage(folder) is None)
         if reason := _damage(path):
-            print(f"{path}: damaged checkpoint ({reason}), skipped", flush=True)
+            logger.warning(f"{path}: damaged checkpoint ({reason}), skipped")
             continue
         algo.restore_from_path(str(path.resolve()))
         rows: list[Row] = json.loads((path / ROWS_FILE).read_text())
-        print(f"resumed at {algo.counts['env_steps']} env steps from {path}", flush=True)
+        logger.info(f"resumed at {algo.counts['env_steps']} env steps from {path}")
         return rows
     return []
 

@@ -1,5 +1,6 @@
 """Env runners as stage 4 uses them: one request each, bounded rebuilding of environments, the lost and the silent."""
 
+import logging
 import statistics
 import time
 from collections import deque
@@ -16,6 +17,8 @@ from ray.rllib.utils.debug import update_global_seed_if_necessary
 
 from skild_ray.algorithms.rllib_internals import InterceptedEnvRunner, RunnerActors
 from skild_ray.errors import SkildError, described
+
+logger = logging.getLogger(__name__)
 
 REBUILDS_PER_REQUEST = 10
 REBUILDS, REBUILD_WINDOW = 20, 2_000  # fewer rebuilds than this within this many decisions
@@ -215,7 +218,7 @@ class EnvRunners:
         for kind, description in failures:
             if kind not in self._reasons:
                 self._reasons.add(kind)
-                print(f"{description}; it is rebuilt, counted as environment_rebuilds", flush=True)
+                logger.warning(f"{description}; it is rebuilt, counted as environment_rebuilds")
         self.faults["environment_rebuilds"] += len(failures)
         self._rebuilt_at = [*self._rebuilt_at, *[decisions] * len(failures)][-REBUILDS:]
         in_window = sum(decisions - at < REBUILD_WINDOW for at in self._rebuilt_at)
@@ -233,11 +236,10 @@ class EnvRunners:
             fragments = sum(self._requested.pop(index, None) is not None for index in lost)
             self.faults["lost_runners"] += len(lost)
             self.faults["lost_fragments"] += fragments
-            print(
+            logger.warning(
                 f"env runners lost ({why}): {', '.join(map(str, lost))}, and {fragments} fragments with them; "
                 f"{len(healthy)} of {len(self._actors.indices)} go on, the rest come back as soon as the cluster "
                 "has room",
-                flush=True,
             )
 
     def _notice_silent(self) -> None:

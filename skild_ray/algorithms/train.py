@@ -1,5 +1,6 @@
 """Stage 4 as a run: train until the budget is spent, checkpoint, resume, publish the artifact."""
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ from skild_ray.runs.artifacts import Artifact, open_artifact, publish, require_i
 from skild_ray.runs.folder import run_folder, work_folder
 from skild_ray.stages import in_words
 from skild_ray.tracking import Series, Tracking
+
+logger = logging.getLogger(__name__)
 
 REPLAY_FILE = "replay.npz"
 EPISODE_METRICS = ("success", "subtasks_solved", "episode_return", "episode_env_steps")
@@ -65,14 +68,14 @@ def train_downstream(
         work.mkdir(parents=True, exist_ok=True)
     placed = with_gpu_learner(experiment)
     if placed is not experiment:
-        print(f"{stage}: there is no GPU here, so its learner goes to a node that has one", flush=True)
+        logger.info(f"{stage}: there is no GPU here, so its learner goes to a node that has one")
     config = algorithm_config(placed)
     subtasks = try_environment(config)
     with Waiting(stage, downstream_requests(experiment)):
         algo = config.build_algo()
     try:
         runners = experiment.rollout.num_env_runners or "no separate"
-        print(f"{stage}: {runners} env runners, on {algo.env_runner_nodes} nodes", flush=True)
+        logger.info(f"{stage}: {runners} env runners, on {algo.env_runner_nodes} nodes")
         with (tracking or Tracking()).stage(stage, fingerprint, work) as series:
             rows = _train(algo, experiment, stage, work, subtasks, series)
         save_checkpoint(algo, work, rows, keep=1)

@@ -33,7 +33,11 @@ class Generate(Section):
 class Source(Section):
     """One source of trajectories: a stored data set or a scripted expert, exactly one of them."""
 
-    dataset: str | None = Field(None, description="Minari id, D4RL-style .hdf5 file, or folder of SPiRL-style files")
+    dataset: str | None = Field(
+        None,
+        description="Minari id, D4RL-style .hdf5 file, folder of SPiRL-style files, or 'module:attribute:path' with "
+        "another package's reader",
+    )
     generate: Generate | None = None
     weight: float = Field(1.0, gt=0, description="share of the sampled windows, relative to the other sources")
     select: list[str] | None = Field(

@@ -55,6 +55,22 @@ def require_equal_rows(rows: int, of: str, name: str, count: int, spare: int = 0
         raise DataError(f"{name} has {count:,} rows, which do not go with the {rows:,} of {of}")
 
 
+def require_finite(name: str, values: NDArray) -> None:
+    """Raise DataError if a value of an array [N, d] is not finite; the message names its row and column."""
+    finite = np.isfinite(values)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        raise DataError(f"{name} must be finite: row {row}, column {column} is {values[row, column]}")
+
+
+def require_episode(observations: NDArray, actions: NDArray) -> None:
+    """Raise DataError unless these are T vectors and T or T + 1 vectors: actions, and the states around them."""
+    for name, array in (("observations", observations), ("actions", actions)):
+        require_vectors(repr(name), array.shape, array.dtype)
+    if len(observations) - len(actions) not in (0, 1):
+        raise DataError(f"{len(observations)} observations do not go with {len(actions)} actions")
+
+
 def require_memory(needed: int) -> None:
     """Raise DataError if that many bytes are not free."""
     if needed > NEGLIGIBLE and needed > (free := free_memory()):
@@ -146,6 +162,21 @@ def as_marks(name: str, values: NDArray) -> NDArray[np.bool_]:
     if len(wrong):
         raise DataError(f"{name} must be 0 or 1 in every row: row {wrong[0]} is {values[wrong[0]]:g}")
     return values != 0
+
+
+def ends_of_episodes(name: str, marks: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Row after the last one of each episode, [E], by marks [N] on last rows; rows after the last mark are an episode.
+
+    Raises:
+        DataError: no row is marked.
+    """
+    ends = np.flatnonzero(marks) + 1
+    if not len(ends):
+        raise DataError(
+            f"{name} never mark the end of an episode, so that its {len(marks):,} rows cannot be told apart; mark the "
+            "last row of each episode"
+        )
+    return ends if ends[-1] == len(marks) else np.append(ends, len(marks))
 
 
 def read_column(group: h5py.Group, name: str, rows: int | None = None) -> NDArray:

@@ -1,43 +1,70 @@
-"""Data sets by name, in any of the formats that are read, checked and laid out for an environment."""
+"""Data sets in any of the formats that are read, or in memory, checked and laid out for an environment."""
 
-import contextlib
+import logging
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from itertools import islice
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from skild_ray.data import arrays, d4rl, minari_store, spirl
 from skild_ray.data.episode import Episode
-from skild_ray.data.hdf5_files import read_d4rl, read_spirl
-from skild_ray.data.minari_store import (
-    MinariWriter,
-    dataset_exists,
-    is_minari_id,
-    read_metadata,
-    read_minari,
-    read_subtasks,
-)
+from skild_ray.data.minari_store import MinariWriter, dataset_exists
 from skild_ray.data.orders import Order, describe_orders, indices_of, order_from_states
+from skild_ray.data.reader import Reader
 from skild_ray.data.rewards import for_task
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.envs.conventions import ACTION_TOLERANCE, offered
-from skild_ray.errors import DataError, described
+from skild_ray.errors import DataError, SkildError, about, described
+from skild_ray.plugins import import_by_name
 
-HDF5_SUFFIXES = (".hdf5", ".h5")
+logger = logging.getLogger(__name__)
+
+READERS = [minari_store.READER, d4rl.READER, spirl.READER]
+"""The formats, in the order in which they are asked whether a data set is theirs."""
+
+OTHER_READER = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*):(.+)")
+"""`module:attribute:name`: a data set in the format of another package's Reader."""
+
+Dataset = str | Trajectories | Sequence[Episode]
+"""A data set by name, or in memory. The name is that of one of READERS, or `module:attribute:name`."""
 
 
-def is_minari(name: str) -> bool:
-    """Whether the name of a data set is a Minari id rather than the path of a file or folder."""
-    path = _path(name)
-    is_path = path.suffix in HDF5_SUFFIXES or os.path.exists(path) or name.startswith((".", "/", "~"))
-    return is_minari_id(name) and not is_path
+def find_reader(name: str) -> tuple[Reader, str]:
+    """The reader of a data set, and the data set's name without the reader's.
+
+    Raises:
+        ConfigError: the module of another package's reader cannot be imported.
+        DataError: there is no such reader, or no reader for such a data set; the message lists the formats.
+    """
+    other = OTHER_READER.fullmatch(name)
+    if other is None:
+        location = os.path.expanduser(name)
+        for reader in READERS:
+            if reader.matches(location):
+                return reader, location
+        problem = "has none of the formats" if os.path.exists(location) else "there is no such file or folder"
+        known = ", ".join(reader.description for reader in READERS)
+        raise DataError(
+            f"{location}: {problem}; a data set is {known}, or 'module:attribute:path' with another package's reader"
+        )
+    module, attribute, location = other.groups()
+    found = getattr(import_by_name(module, f"data set {name!r}"), attribute, None)
+    if not isinstance(found, Reader):
+        raise DataError(f"data set {name!r}: module {module!r} has no {Reader.__module__}.Reader {attribute!r}")
+    location = os.path.expanduser(location)
+    if not found.matches(location):
+        raise DataError(f"data set {name!r}: {location!r} is not {found.description}")
+    return found, location
 
 
 def load_dataset(
-    name: str,
+    dataset: Dataset,
     environment: gym.Env | None = None,
     max_episodes: int | None = None,
     select: Sequence[str] | None = None,
@@ -45,42 +72,34 @@ def load_dataset(
     """Load a data set into memory.
 
     Args:
-        name: a D4RL-style `.hdf5` or `.h5` file, a folder of SPiRL-style files, or the id of a local Minari data set.
+        dataset: a D4RL-style `.hdf5` or `.h5` file, a folder of SPiRL-style files, the id of a local Minari data set,
+            `module:attribute:path` with a `Reader` of another package; or trajectories or episodes in memory.
         environment: whose observations and actions the data must fit. Observations of another layout are converted if
             it has a method `convert_observations`.
-        max_episodes: load the first so many.
-        select: only of the episodes that solve exactly these sub-tasks in this order, as `read_orders` says.
+        max_episodes: load only the first N.
+        select: only of the episodes that solve exactly these sub-tasks in this order, as `load_with_orders` says.
 
     Raises:
         DataError: if the data set is missing or cannot be read, has a value that is not finite, does not fit the
             environment, or has no episode to select; the message names the data set.
     """
-    episodes = _read_selected(name, environment, max_episodes, select)
-    with _naming(name):
-        data = Trajectories.from_episodes(
-            [episode.observations for episode in episodes], [episode.actions for episode in episodes]
-        )
-        if environment is None:
-            return data
-        _check_actions(data.actions, environment)
-        observations = _convert(data.observations, environment)
-        return data if observations is data.observations else replace(data, observations=observations)
+    return _joined(dataset, _checked(dataset, _selected(dataset, environment, max_episodes, select), environment))
 
 
-def read_orders(name: str, environment: gym.Env | None = None) -> list[Order]:
-    """Names of the sub-tasks that each episode solves, in order.
+def load_with_orders(dataset: Dataset, environment: gym.Env | None = None) -> tuple[Trajectories, list[Order]]:
+    """A data set in its own layout, and the names of the sub-tasks that each episode solves, in order.
 
-    They are those in the metadata of a Minari data set's episode or else those that its states show, see
-    `order_from_states`.
+    The names are those that the data set itself tells, or else those that the states show, see `order_from_states`.
 
     Raises:
         DataError: see `load_dataset`.
     """
-    return [episode.subtasks for episode in _read_with_orders(name, environment)]
+    episodes = _checked(dataset, _with_orders(dataset, environment), None)
+    return _joined(dataset, episodes), [episode.subtasks for episode in episodes]
 
 
 def load_rewarded_episodes(
-    name: str,
+    dataset: Dataset,
     environment: gym.Env,
     max_episodes: int | None = None,
     select: Sequence[str] | None = None,
@@ -94,21 +113,14 @@ def load_rewarded_episodes(
     Raises:
         DataError: as `load_dataset` and `for_task`, or if needed rewards are missing, not finite, or all 0.
     """
-    load_dataset(name, environment, max_episodes, select)
-    episodes = _read_selected(name, environment, max_episodes, select, rewards=True)
-    metadata = read_metadata(name) if is_minari(name) else {}
-    with _naming(name):
-        for episode in episodes:
-            if episode.executed_actions is not None:
-                _check_actions(episode.executed_actions, environment, "executed actions")
-        episodes = [
-            replace(episode, observations=_convert(np.asarray(episode.observations, np.float32), environment))
-            for episode in episodes
-        ]
+    selected = _selected(dataset, environment, max_episodes, select, rewards=True)
+    episodes = _checked(dataset, selected, environment)
+    metadata = metadata_of(dataset)
+    with about(title_of(dataset)):
         episodes = for_task(episodes, metadata, environment)
         if not needed:
             return [replace(episode, rewards=np.zeros(len(episode.actions), np.float32)) for episode in episodes]
-        rewards = [np.asarray(episode.rewards, np.float32) for episode in episodes if episode.rewards is not None]
+        rewards = [episode.rewards for episode in episodes if episode.rewards is not None]
         if len(rewards) < len(episodes) or not any(part.any() for part in rewards):
             raise DataError("it has no rewards for this task, and learning from its transitions needs them")
         if not all(np.isfinite(part).all() for part in rewards):
@@ -116,14 +128,26 @@ def load_rewarded_episodes(
         return episodes
 
 
-def import_dataset(name: str, minari_id: str, environment: gym.Env) -> int:
+def metadata_of(dataset: Dataset) -> Mapping[str, Any]:
+    """What else a stored data set says about itself, see `Reader.metadata`; empty for one in memory.
+
+    Raises:
+        DataError: see `load_dataset`.
+    """
+    if not isinstance(dataset, str):
+        return {}
+    reader, location = find_reader(dataset)
+    return reader.metadata(location)
+
+
+def import_dataset(dataset: Dataset, minari_id: str, environment: gym.Env) -> int:
     """Store a data set of any format as a Minari data set in the environment's own layout.
 
     Where the format lacks the last state of an episode, the last action is dropped, because Minari wants one state more
-    than actions. Missing rewards become 0. The orders of `read_orders` become metadata of the episodes.
+    than actions. Missing rewards become 0. The orders of `load_with_orders` become metadata of the episodes.
 
     Args:
-        name: see `load_dataset`.
+        dataset: see `load_dataset`.
         minari_id: of the new data set, like `namespace/name-v0`.
         environment: gives the layout, and a specification for Minari.
 
@@ -135,21 +159,20 @@ def import_dataset(name: str, minari_id: str, environment: gym.Env) -> int:
     """
     if dataset_exists(minari_id):
         raise DataError(f"there is a Minari data set {minari_id!r} already: choose another id or delete it")
-    load_dataset(name, environment)
-    episodes = _read_with_orders(name, environment, rewards=True)
-    with _naming(name):
-        episodes = [_complete(episode, environment) for episode in episodes]
-        kept = [episode for episode in episodes if len(episode.actions)]
-        if not kept:
-            raise DataError(
-                f"none of its {len(episodes):,} episodes has a transition: that takes an action and the states before "
-                "and after it, and this format lacks the state after the last action"
-            )
-        if len(kept) < len(episodes):
-            print(f"{name}: {len(episodes) - len(kept):,} of {len(episodes):,} episodes have no transition, left out")
-    known = read_metadata(name) if is_minari(name) else {}
+    episodes = _checked(dataset, _with_orders(dataset, environment, rewards=True), environment)
+    kept = [episode for episode in map(_complete, episodes) if len(episode.actions)]
+    if not kept:
+        raise DataError(
+            f"{title_of(dataset)}: none of its {len(episodes):,} episodes has a transition: that takes an action and "
+            "the states before and after it, and this format lacks the state after the last action"
+        )
+    if len(kept) < len(episodes):
+        left_out = len(episodes) - len(kept)
+        logger.warning(f"{title_of(dataset)}: {left_out:,} of {len(episodes):,} episodes have no transition, left out")
+    known = metadata_of(dataset)
+    source = dataset if isinstance(dataset, str) else "arrays"
     metadata = {
-        "description": f"Imported from {name}.{describe_orders(episode.subtasks for episode in kept)}",
+        "description": f"Imported from {source}.{describe_orders(episode.subtasks for episode in kept)}",
         "author": known.get("author", {"unknown"}),
         "algorithm_name": known.get("algorithm_name", "unknown"),
     }
@@ -161,69 +184,117 @@ def import_dataset(name: str, minari_id: str, environment: gym.Env) -> int:
     return len(kept)
 
 
-def _path(name: str) -> Path:
-    return Path(os.path.expanduser(name))
+def title_of(dataset: Dataset) -> str:
+    """How messages name a data set."""
+    return f"data set {dataset!r}" if isinstance(dataset, str) else "data set in memory"
 
 
-def _read(name: str, max_episodes: int | None, rewards: bool = False) -> Iterator[Episode]:
-    if is_minari(name):
-        return read_minari(name, max_episodes, rewards)
-    path = _path(name)
-    if os.path.isdir(path):
-        return read_spirl(path, max_episodes, rewards)
-    if path.suffix in HDF5_SUFFIXES and os.path.lexists(path):
-        return read_d4rl(path, max_episodes, rewards)
-    if os.path.exists(path):
-        raise DataError(
-            f"{path}: is a file of another kind than those that are read, D4RL-style .hdf5 or .h5; folders are read as "
-            "SPiRL-style ones, and names like 'namespace/name-v0' as Minari data sets"
-        )
-    raise DataError(
-        f"{path}: there is no such {'file' if path.suffix in HDF5_SUFFIXES else 'file or folder'}"
-        + ("" if name.startswith((".", "/", "~")) else ", and a Minari id is like 'namespace/name-v0'")
-    )
+def _read(dataset: Dataset, max_episodes: int | None = None, rewards: bool = False) -> Iterator[Episode]:
+    """The episodes as they are stored; with rewards and terminations only if asked for."""
+    if isinstance(dataset, Trajectories):
+        episodes: Iterable[Episode] = (Episode(*dataset.episode(index)) for index in range(dataset.num_episodes))
+        yield from islice(episodes, max_episodes)
+    elif not isinstance(dataset, str):
+        yield from dataset[:max_episodes]
+    else:
+        reader, location = find_reader(dataset)
+        try:
+            for episode in islice(reader.read(location, max_episodes, rewards), max_episodes):
+                if not isinstance(episode, Episode):
+                    raise TypeError(f"its reader gives {type(episode).__name__}, not {Episode.__module__}.Episode")
+                yield episode
+        except SkildError:
+            raise
+        except Exception as error:  # whatever a user's reader raises
+            raise DataError(
+                f"{title_of(dataset)} cannot be read as {reader.description}: {described(error)}"
+            ) from error
 
 
-def _read_selected(
-    name: str,
+def _selected(
+    dataset: Dataset,
     environment: gym.Env | None,
     max_episodes: int | None,
     select: Sequence[str] | None,
     rewards: bool = False,
-) -> list[Episode]:
-    """The episodes that `load_dataset` wants; with rewards and terminations only if asked for."""
+) -> Iterable[Episode]:
+    """The episodes that `load_dataset` wants, as they are stored."""
     if select is None:
-        return list(_read(name, max_episodes, rewards))
-    episodes = _read_with_orders(name, environment, rewards)
-    with _naming(name):
+        return _read(dataset, max_episodes, rewards)
+    episodes = _with_orders(dataset, environment, rewards)
+    with about(title_of(dataset)):
         selected = indices_of([episode.subtasks for episode in episodes], select)
     return [episodes[index] for index in selected[:max_episodes]]
 
 
-def _read_with_orders(name: str, environment: gym.Env | None, rewards: bool = False) -> list[Episode]:
-    """All episodes with their `subtasks`."""
-    episodes = list(_read(name, None, rewards))
-    told = read_subtasks(name) if is_minari(name) else [()] * len(episodes)
-    with _naming(name):
+def _with_orders(dataset: Dataset, environment: gym.Env | None, rewards: bool = False) -> list[Episode]:
+    """All episodes as they are stored, with their `subtasks`."""
+    episodes = list(_read(dataset, rewards=rewards))
+    with about(title_of(dataset)):
         return [
-            replace(episode, subtasks=order or order_from_states(episode.observations, environment))
-            for episode, order in zip(episodes, told, strict=True)
+            replace(episode, subtasks=episode.subtasks or order_from_states(episode.observations, environment))
+            for episode in episodes
         ]
 
 
-def _complete(episode: Episode, environment: gym.Env) -> Episode:
-    """In the environment's layout, with one observation more than actions."""
+def _checked(dataset: Dataset, episodes: Iterable[Episode], environment: gym.Env | None) -> list[Episode]:
+    """The episodes as float32, in the environment's layout where there is one.
+
+    Raises:
+        DataError: there are none, or one is unfit; the message names data set, episode, row and column.
+    """
+    checked = []
+    for index, episode in enumerate(episodes):
+        with about(f"{title_of(dataset)}: episode {index}"):
+            checked.append(_fitted(episode, environment))
+    if not checked:
+        raise DataError(f"{title_of(dataset)}: there are no episodes")
+    return checked
+
+
+def _fitted(episode: Episode, environment: gym.Env | None) -> Episode:
+    given = {
+        name: np.asarray(values)
+        for name in ("observations", "actions", "executed_actions", "rewards")
+        if (values := getattr(episode, name)) is not None
+    }
+    arrays.require_episode(given["observations"], given["actions"])
+    for name, require in (("executed_actions", arrays.require_vectors), ("rewards", arrays.require_column)):
+        if name in given:
+            require(repr(name), given[name].shape, given[name].dtype)
+            arrays.require_equal_rows(len(given["actions"]), "'actions'", repr(name), len(given[name]))
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused as such
+        parts: dict[str, Any] = {name: np.asarray(values, np.float32) for name, values in given.items()}
+    if "rewards" in parts:
+        parts["rewards"] = parts["rewards"].reshape(-1)
+    for name in ("observations", "actions"):
+        arrays.require_finite(name, parts[name])
+    if environment is not None:
+        parts["observations"] = _convert(parts["observations"], environment)
+        _check_actions(parts["actions"], environment)
+        if "executed_actions" in parts:
+            _check_actions(parts["executed_actions"], environment, "executed actions")
+    return replace(episode, **parts)
+
+
+def _joined(dataset: Dataset, episodes: Sequence[Episode]) -> Trajectories:
+    with about(title_of(dataset)):
+        return Trajectories.from_episodes(
+            [episode.observations for episode in episodes], [episode.actions for episode in episodes]
+        )
+
+
+def _complete(episode: Episode) -> Episode:
+    """The transitions of which the state after the action is known."""
     length = min(len(episode.actions), len(episode.observations) - 1)
+    if length == len(episode.actions):
+        return episode
     return replace(
         episode,
-        observations=_convert(np.asarray(episode.observations[: length + 1], np.float32), environment),
-        actions=np.asarray(episode.actions[:length], np.float32),
-        executed_actions=None
-        if episode.executed_actions is None
-        else np.asarray(episode.executed_actions[:length], np.float32),
-        rewards=None if episode.rewards is None else np.asarray(episode.rewards[:length], np.float32),
-        # The last transition went with its action.
-        terminated=episode.terminated and length == len(episode.actions),
+        actions=episode.actions[:length],
+        executed_actions=None if episode.executed_actions is None else episode.executed_actions[:length],
+        rewards=None if episode.rewards is None else episode.rewards[:length],
+        terminated=False,  # the last transition went with its action
     )
 
 
@@ -256,16 +327,9 @@ def _convert(observations: NDArray[np.float32], environment: gym.Env) -> NDArray
             raise DataError(
                 f"the environment's convert_observations gives shape {list(observations.shape)} for {rows} observations"
             )
+        arrays.require_finite("observations from the environment's convert_observations", observations)
     shape = environment.observation_space.shape
     if shape != observations.shape[1:]:
         wanted = " x ".join(map(str, shape or ())) or "no"
         raise DataError(f"observations have {observations.shape[1]} dimensions, the environment's have {wanted}")
     return observations
-
-
-@contextlib.contextmanager
-def _naming(name: str) -> Iterator[None]:
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"data set {name!r}: {error}") from error

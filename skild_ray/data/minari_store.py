@@ -24,6 +24,7 @@ from minari.storage.datasets_root_dir import get_dataset_path
 
 from skild_ray.data import arrays
 from skild_ray.data.episode import Episode
+from skild_ray.data.reader import Reader
 from skild_ray.errors import DataError, described, one_line
 
 OBSERVATION_KEY = "observation"
@@ -85,8 +86,8 @@ def read_minari(dataset_id: str, max_episodes: int | None = None, rewards: bool 
 
     Args:
         dataset_id: of a local data set.
-        max_episodes: read the first so many.
-        rewards: read everything that an `Episode` has, not only states and actions, which takes longer.
+        max_episodes: read only the first N.
+        rewards: read everything that an `Episode` has, which takes longer, not only states, actions and sub-tasks.
 
     Raises:
         DataError: if it is missing, cannot be read, or its spaces are others.
@@ -104,11 +105,12 @@ def read_minari(dataset_id: str, max_episodes: int | None = None, rewards: bool 
         widths = sum(part.shape[0] * (part.dtype.itemsize + 4) for part in (space, dataset.action_space))
         arrays.require_memory(int(share * dataset.total_steps * widths))
         path = dataset.storage.data_path / "main_data.hdf5"
+        key = f"observations/{OBSERVATION_KEY}" if is_dict else "observations"
         if dataset.storage.FORMAT == "hdf5" and not rewards:
-            yield from _read_hdf5(path, indices, is_dict)
+            yield from _read_hdf5(path, indices, key)
         else:
             if dataset.storage.FORMAT == "hdf5":
-                _require_columns(path, indices)  # Minari's own errors name no array
+                _require_arrays(path, indices, key)  # Minari's own errors name no array
             told = list(dataset.storage.get_episode_metadata(indices))
             for episode, facts in zip(dataset.iterate_episodes(indices), told, strict=True):
                 states = episode.observations[OBSERVATION_KEY] if is_dict else episode.observations
@@ -122,14 +124,6 @@ def read_minari(dataset_id: str, max_episodes: int | None = None, rewards: bool 
                     _subtasks(facts),
                     executed_actions=_executed_actions(episode),
                 )
-
-
-def read_subtasks(dataset_id: str) -> list[tuple[str, ...]]:
-    """Order of the sub-tasks of every episode in its metadata; empty where it has none."""
-    dataset = open_minari(dataset_id)
-    with _reading(dataset_id):
-        metadata = list(dataset.storage.get_episode_metadata(dataset.episode_indices))
-    return [_subtasks(entry) for entry in metadata]
 
 
 def read_metadata(dataset_id: str) -> dict[str, Any]:
@@ -243,20 +237,22 @@ def _has_key(dataset: MinariDataset) -> bool:
     return isinstance(dataset.observation_space, spaces.Dict) and OBSERVATION_KEY in dataset.observation_space.spaces
 
 
-def _read_hdf5(path: Path, indices: Sequence[int], is_dict: bool) -> Iterator[Episode]:
-    """As Minari's own iterator, but only states and actions, and four times faster on thousands of episodes."""
-    key = f"observations/{OBSERVATION_KEY}" if is_dict else "observations"
+def _read_hdf5(path: Path, indices: Sequence[int], key: str) -> Iterator[Episode]:
+    """As Minari's own iterator, but only states, actions and sub-tasks, and four times as fast."""
     with h5py.File(path, "r") as file:
         for index in indices:
-            states, actions = (arrays.read_vectors(file, f"episode_{index}/{name}") for name in (key, "actions"))
-            yield Episode(states, actions)
+            group = arrays.subgroup(file, f"episode_{index}")
+            states, actions = (arrays.read_vectors(group, name) for name in (key, "actions"))
+            yield Episode(states, actions, subtasks=_subtasks(group.attrs))
 
 
-def _require_columns(path: Path, indices: Sequence[int]) -> None:
+def _require_arrays(path: Path, indices: Sequence[int], key: str) -> None:
     with h5py.File(path, "r") as file:
         for index in indices:
-            for name in ("rewards", "terminations"):
-                arrays.require_room([arrays.column(file, f"episode_{index}/{name}")])
+            group = arrays.subgroup(file, f"episode_{index}")
+            vectors = [arrays.vectors(group, name) for name in (key, "actions")]
+            columns = [arrays.column(group, name) for name in ("rewards", "terminations")]
+            arrays.require_room([*vectors, *columns])
 
 
 def _column(episode: EpisodeData, name: str) -> np.ndarray:
@@ -309,3 +305,10 @@ def _reading(dataset_id: str) -> Iterator[None]:
             f"data set {dataset_id!r} in {datasets_root()} cannot be read: {described(error)}; if it is damaged, "
             "delete its folder there and make or download it again"
         ) from error
+
+
+def _is_id(name: str) -> bool:
+    return is_minari_id(name) and not os.path.exists(name)
+
+
+READER = Reader("a Minari id like 'namespace/name-v0'", _is_id, read_minari, read_metadata)

@@ -5,10 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from skild_ray.data.arrays import require_vectors
-from skild_ray.errors import DataError
+from skild_ray.data.arrays import (
+    as_marks,
+    ends_of_episodes,
+    require_column,
+    require_episode,
+    require_equal_rows,
+    require_vectors,
+)
+from skild_ray.errors import DataError, about
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,25 +58,61 @@ class Trajectories:
             self._require_finite(name)
 
     @classmethod
+    def from_arrays(
+        cls,
+        observations: ArrayLike,
+        actions: ArrayLike,
+        *,
+        lengths: ArrayLike | None = None,
+        terminals: ArrayLike | None = None,
+    ) -> "Trajectories":
+        """From arrays of all episodes, one after another, as D4RL has them, and either `lengths` or `terminals`.
+
+        Args:
+            observations: numbers [N, observation_dim].
+            actions: numbers [N, action_dim], each taken in the observation of its row.
+            lengths: [E], rows of each episode, N in all.
+            terminals: [N], 1 or true in the last row of each episode, whatever ended it (D4RL: `terminals | timeouts`).
+                Rows after the last mark are an episode.
+
+        Raises:
+            DataError: the arrays have other shapes, or do not go with each other.
+        """
+        states, taken = np.asarray(observations), np.asarray(actions)
+        for name, array in (("observations", states), ("actions", taken)):
+            require_vectors(repr(name), array.shape, array.dtype)
+        if (lengths is None) == (terminals is None):
+            raise DataError("give either 'lengths' or 'terminals', which say where episodes end")
+        if lengths is not None:
+            counts = np.asarray(lengths)
+            if counts.ndim != 1 or counts.dtype.kind not in "iu":
+                raise DataError(f"'lengths' must be whole numbers [E], got {counts.dtype} {list(counts.shape)}")
+            ends = np.cumsum(counts, dtype=np.int64)
+        else:
+            marks = np.asarray(terminals)
+            require_column("'terminals'", marks.shape, marks.dtype)
+            require_equal_rows(len(taken), "'actions'", "'terminals'", len(marks))
+            ends = ends_of_episodes("'terminals'", as_marks("'terminals'", marks.reshape(-1)))
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused as such
+            return cls(states.astype(np.float32), taken.astype(np.float32), ends.astype(np.int64))
+
+    @classmethod
     def from_episodes(cls, observations: Sequence[NDArray], actions: Sequence[NDArray]) -> "Trajectories":
         """Join per-episode arrays: T (or T + 1, the last is dropped) observations and T actions each.
 
         Raises:
-            DataError: if the episodes differ in dimensions or a pair does not fit together.
+            DataError: if there are no episodes, they differ in dimensions, or a pair does not fit together.
         """
-        for name, arrays in (("observations", observations), ("actions", actions)):
-            for index, array in enumerate(arrays):
-                require_vectors(f"episode {index}: {name!r}", array.shape, array.dtype)
-                if array.shape[1] != arrays[0].shape[1]:
-                    raise DataError(
-                        f"episode {index}: {name!r} has shape {list(array.shape)}, expected [T, {arrays[0].shape[1]}]"
-                    )
-        lengths = [len(array) for array in actions]
-        for index, (states, length) in enumerate(zip(observations, lengths, strict=True)):
-            if len(states) not in (length, length + 1):
-                raise DataError(f"episode {index}: {len(states)} observations do not go with {length} actions")
-        if not lengths:
+        if not len(actions):
             raise DataError("there are no episodes")
+        first = observations[0], actions[0]
+        for index, pair in enumerate(zip(observations, actions, strict=True)):
+            with about(f"episode {index}"):
+                require_episode(*pair)
+                for name, array, of_first in zip(("observations", "actions"), pair, first, strict=True):
+                    if array.shape[1] != of_first.shape[1]:
+                        raise DataError(f"{name!r} has shape {list(array.shape)}, expected [T, {of_first.shape[1]}]")
+        lengths = [len(array) for array in actions]
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused as such
             return cls(
                 np.concatenate([a[:n] for a, n in zip(observations, lengths, strict=True)], dtype=np.float32),
@@ -186,4 +229,4 @@ class Trajectories:
         episode = int(np.searchsorted(self.ends, row, side="right"))
         value = array[row, column]
         row -= self._rows(episode).start
-        raise DataError(f"{name} must be finite: episode {episode}, row {row}, column {column} is {value}")
+        raise DataError(f"episode {episode}: {name} must be finite: row {row}, column {column} is {value}")

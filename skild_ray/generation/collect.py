@@ -1,7 +1,7 @@
 """Scripted experts acting in an environment, one episode at a time."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from skild_ray.config import Environment, Generate, Section
 from skild_ray.data.episode import Episode
-from skild_ray.data.minari_store import read_metadata
 from skild_ray.envs import make_env
 from skild_ray.envs.conventions import ACTION_TOLERANCE, LIMIT_KEY, SOLVED, subtasks_of
 from skild_ray.errors import ConfigError, SkildError
@@ -77,13 +76,9 @@ class Spent:
     dropped_episodes: int
 
     @classmethod
-    def on(cls, dataset_id: str) -> "Spent | None":
-        """What a local Minari data set took, None where it was not generated.
-
-        Raises:
-            DataError: it is missing or cannot be read.
-        """
-        spent = read_metadata(dataset_id).get("skild_ray", {}).get("spent")
+    def of(cls, metadata: Mapping[str, Any]) -> "Spent | None":
+        """What a data set with this metadata took, None if it was not generated."""
+        spent = metadata.get("skild_ray", {}).get("spent")
         return cls(**spent) if spent else None
 
     def __str__(self) -> str:

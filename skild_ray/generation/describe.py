@@ -8,10 +8,9 @@ from itertools import groupby
 import gymnasium as gym
 
 from skild_ray.config import Environment
-from skild_ray.data.formats import is_minari, load_dataset, read_orders
-from skild_ray.data.minari_store import read_metadata
+from skild_ray.data.formats import Dataset, load_with_orders, metadata_of, title_of
 from skild_ray.data.orders import Order, count_transitions, indices_of
-from skild_ray.errors import DataError
+from skild_ray.errors import about
 from skild_ray.generation.collect import Spent
 from skild_ray.worlds.named import world_of
 
@@ -19,25 +18,23 @@ MAX_ORDERS = 20
 
 
 def describe_dataset(
-    name: str, environment: gym.Env | None = None, select: Sequence[str] | None = None
+    dataset: Dataset, environment: gym.Env | None = None, select: Sequence[str] | None = None
 ) -> list[tuple[str, str]]:
     """Rows (what, value) for people: sizes, ranges, fingerprint, and the orders of sub-tasks where they are known.
 
     Args:
-        name: see `load_dataset`.
-        environment: finds the orders that the data set does not tell, see `read_orders`.
+        dataset: see `load_dataset`.
+        environment: finds the orders that the data set does not tell, see `load_with_orders`.
         select: only the episodes with exactly this order; a row says how many they are.
 
     Raises:
         DataError: see `load_dataset`.
     """
-    data, orders = load_dataset(name), read_orders(name, environment)
+    data, orders = load_with_orders(dataset, environment)
     total, indices = len(orders), list(range(len(orders)))
     if select is not None:
-        try:
+        with about(title_of(dataset)):
             indices = indices_of(orders, select)
-        except DataError as error:
-            raise DataError(f"data set {name!r}: {error}") from error
         data, orders = data.select(indices), [orders[index] for index in indices]
     lengths = data.lengths
     rows = [
@@ -48,18 +45,18 @@ def describe_dataset(
     for label, values in (("observations", data.observations), ("actions", data.actions)):
         rows.append((label, f"{values.shape[1]} dimensions, {values.min():.4g} to {values.max():.4g}"))
     rows.append(("fingerprint", data.fingerprint()))
-    if spent := Spent.on(name) if is_minari(name) else None:
+    if spent := Spent.of(metadata_of(dataset)):
         rows.append(("generated in", str(spent)))
     return [*rows, *_order_rows(orders, indices)] if any(orders) else rows
 
 
 def environment_of(name: str) -> Environment | None:
-    """The environment of the world that a Minari data set names as its own, or that understands its observations.
+    """The environment of the world that a data set names as its own, or that understands its observations.
 
     Raises:
         DataError: see `load_dataset`.
     """
-    spec = read_metadata(name).get("env_spec") if is_minari(name) else None
+    spec = metadata_of(name).get("env_spec")
     world = world_of(json.loads(spec)["id"]) if spec else None
     return world.experiment.environment if world else None
 

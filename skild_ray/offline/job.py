@@ -1,5 +1,6 @@
 """A Ray Train job as its driver sees it: what workers say is shown and logged, and a signal stops them."""
 
+import logging
 import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from skild_ray.progress import TaskProgress
 from skild_ray.resources import Request, Waiting
 from skild_ray.stages import in_words
 from skild_ray.tracking import Series
+
+logger = logging.getLogger(__name__)
 
 MAX_WORKER_FAILURES = 3
 POLL_S = 0.3
@@ -201,8 +204,7 @@ class _Follower:
         self._series.restart(rows)
         self.starts.append(int(rows[-1]["iteration"]) if rows else 0)
         if len(self.starts) > 1:
-            print(
+            logger.warning(
                 f"{self._name}: a Train worker was lost or failed; all resume from iteration {self.starts[-1]} "
                 f"({len(self.starts) - 1} of at most {MAX_WORKER_FAILURES} times)",
-                flush=True,
             )

@@ -1,5 +1,6 @@
 """What the offline training loop needs to know of a stage."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from skild_ray.config import Experiment, Training
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.errors import DataError
 from skild_ray.stages import DataKind
+
+logger = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, ...]
 
@@ -48,7 +51,7 @@ class Inputs:
         return [train for train, _ in pairs], [held_out for _, held_out in pairs], weights
 
     def require_windows(self, kinds: Sequence[DataKind]) -> None:
-        """Print how many episodes of each source of these kinds are too short for a window of H steps.
+        """Log how many episodes of each source of these kinds are too short for a window of H steps.
 
         Raises:
             DataError: a source has fewer than two others, one to train on and one to hold out.
@@ -68,10 +71,9 @@ class Inputs:
                         "are needed, one to train on and one to hold out: add longer ones, or lower skill.horizon"
                     )
                 if short:
-                    print(
+                    logger.warning(
                         f"{place}: {short:,} of {of:,} episodes {'is' if short == 1 else 'are'} shorter than the "
                         f"horizon of {horizon} transitions, left out",
-                        flush=True,
                     )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import shlex
 import signal
@@ -19,6 +20,8 @@ from uuid import uuid4
 import psutil
 
 from skild_ray.errors import SkildError
+
+logger = logging.getLogger(__name__)
 
 LOCK_FILE = ".lock"
 HEARTBEAT_S, SILENCE_S, WATCH_INTERVAL_S = 10.0, 60.0, 1.0
@@ -71,9 +74,8 @@ def _acquire(path: Path, shown: Path) -> "_Heartbeat | None":
         content, holder = found[0], _parsed(found[0])
         state = _state(holder)
         if state == "unknown" and watched is None:
-            print(
+            logger.warning(
                 f"{shown} is in use by {_who(holder)}; waiting for a sign of life, {SILENCE_S:.0f} s at most",
-                flush=True,
             )
         renewed = watched is not None and watched != found and watched[0] == content
         if state == "alive" or renewed:
@@ -83,7 +85,7 @@ def _acquire(path: Path, shown: Path) -> "_Heartbeat | None":
         if watched != found:
             watched, since = found, time.monotonic()
         if state == "dead" or time.monotonic() - since > SILENCE_S:
-            print(f"{shown} was in use by {_who(holder)}, which has ended; taken over", flush=True)
+            logger.warning(f"{shown} was in use by {_who(holder)}, which has ended; taken over")
             _remove(path, content)
             watched = None
         else:
@@ -119,7 +121,7 @@ class _Heartbeat:
         while not self._over.wait(HEARTBEAT_S):
             with contextlib.suppress(OSError):  # an overloaded server; it is tried again
                 if self._path.read_text() != self._content:
-                    print(f"{self._path}: was taken over by another process; this one ends", flush=True)
+                    logger.warning(f"{self._path}: was taken over by another process; this one ends")
                     os.kill(os.getpid(), signal.SIGTERM)
                     return
                 os.utime(self._path)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import threading
 import time
@@ -14,6 +15,8 @@ from typing import Any
 
 from skild_ray.errors import one_line
 from skild_ray.tracking.files import Row
+
+logger = logging.getLogger(__name__)
 
 RETRY_INTERVAL_S = 60.0
 
@@ -119,7 +122,7 @@ class ExternalRun(ABC):
         except Exception as error:  # whatever a client library raises
             if self._failed_at is None:
                 reason = one_line(error)
-                print(f"{self.title}: {reason[:200]}; training goes on, what it lacks is sent later", flush=True)
+                logger.warning(f"{self.title}: {reason[:200]}; training goes on, what it lacks is sent later")
             self._failed_at = time.monotonic()
         else:
             self._failed_at = None

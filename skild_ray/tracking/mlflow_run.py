@@ -12,6 +12,8 @@ from skild_ray.runs.folder import run_folder
 from skild_ray.tracking.external import ExternalRun
 from skild_ray.tracking.files import Row
 
+logger = logging.getLogger(__name__)
+
 # Its own are 7 and 120: training would stand still for minutes where the server is gone.
 HTTP_SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
@@ -58,7 +60,7 @@ class MLflowRun(ExternalRun):
         assert active
         self.id = active.info.run_id
         self._note(0)
-        print(f"{self.title}: run {self.id} of experiment {name} at {uri}", flush=True)
+        logger.info(f"{self.title}: run {self.id} of experiment {name} at {uri}")
 
     def _send(self, stage: str, row: Row) -> None:
         # The active run is that of one thread, and rows come from another.

@@ -1,6 +1,7 @@
 """What stages tell their metrics to."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from skild_ray.config import Experiment
 from skild_ray.tracking.external import ExternalRun
 from skild_ray.tracking.files import MetricFiles, Row, read_rows
+
+logger = logging.getLogger(__name__)
 
 
 class Series:
@@ -46,7 +49,7 @@ class Series:
         except Exception as error:  # TensorBoard's writer has some of its own
             self._writes_files = False
             reason = getattr(error, "strerror", None) or error
-            print(f"{self._files.folder}: metrics are not written while training ({reason})", flush=True)
+            logger.warning(f"{self._files.folder}: metrics are not written while training ({reason})")
 
 
 class Tracking:

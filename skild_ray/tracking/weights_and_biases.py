@@ -1,5 +1,6 @@
 """Weights & Biases: one run for all stages, each with a step axis of its own."""
 
+import logging
 import os
 import uuid
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from skild_ray.plugins import import_extra
 from skild_ray.runs.folder import run_folder
 from skild_ray.tracking.external import ExternalRun
 from skild_ray.tracking.files import Row
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import wandb
@@ -68,7 +71,7 @@ class WandbRun(ExternalRun):
         if self._mode not in OFFLINE:
             try:
                 self._run = self._init(self._mode)
-                print(f"{self.title}: {self._run.url or self._mode}", flush=True)
+                logger.info(f"{self.title}: {self._run.url or self._mode}")
                 return
             except Exception as error:  # no server, or one that refuses: its own client tries for a while
                 reason = one_line(error)[:200]
@@ -76,7 +79,8 @@ class WandbRun(ExternalRun):
         self._run = self._init("offline")
         where = Path(self._run.dir).parents[1]
         cause = f" ({reason})" if reason else ""
-        print(f"{self.title}: offline in {where}{cause}; send it with: wandb sync {where}", flush=True)
+        level = logging.WARNING if reason else logging.INFO
+        logger.log(level, f"{self.title}: offline in {where}{cause}; send it with: wandb sync {where}")
 
     def _init(self, mode: Any) -> "wandb.Run":
         experiment, settings = self._experiment, self._settings

@@ -1,5 +1,6 @@
 """What Tune asks for its next trial: configurations whose offline artifacts are there."""
 
+import logging
 import pickle
 from concurrent.futures import Future
 from pathlib import Path
@@ -12,6 +13,8 @@ from skild_ray.config import with_values
 from skild_ray.plugins import import_extra
 from skild_ray.tune.offline import OfflineRuns
 from skild_ray.tune.sweep import Sweep, Values
+
+logger = logging.getLogger(__name__)
 
 
 class Listed(Searcher):
@@ -72,7 +75,7 @@ class Proposals(Searcher):
         if not training.done():
             return None
         if error := training.exception():
-            print(f"the offline stages of {values} failed: {error}", flush=True)
+            logger.warning(f"the offline stages of {values} failed: {error}")
         self._names[trial_id], self._next = name, None
         return values
 

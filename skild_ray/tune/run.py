@@ -22,6 +22,7 @@ from ray.tune.search import BasicVariantGenerator
 from skild_ray.cluster import connect
 from skild_ray.errors import ConfigError
 from skild_ray.interruption import Interrupted, interrupted
+from skild_ray.log import LOGGER
 from skild_ray.resources import Request, Waiting, check, downstream_requests
 from skild_ray.runs.artifacts import writable
 from skild_ray.runs.lock import locked
@@ -30,6 +31,8 @@ from skild_ray.tune.proposals import Proposals
 from skild_ray.tune.results import Outcome, outcomes, reason, short
 from skild_ray.tune.sweep import Sweep, clamped
 from skild_ray.tune.trial import Trial, trial_resources
+
+logger = logging.getLogger(__name__)
 
 SWEEP_FILE, TUNE_FOLDER = "sweep.yaml", "tune"
 TIME = "env_steps"
@@ -76,7 +79,10 @@ def _run_sweep(sweep: Sweep, resume: bool) -> list[Outcome]:
     check("a trial", requests)
     if sweep.scheduler.pbt:
         OfflineRuns(sweep.folder, sweep.offline_stages).require(sweep.base).result()
-    trainable = tune.with_resources(tune.with_parameters(Trial, sweep=sweep), functools.partial(trial_resources, sweep))
+    trainable = tune.with_resources(
+        tune.with_parameters(Trial, sweep=sweep, log_level=LOGGER.getEffectiveLevel()),
+        functools.partial(trial_resources, sweep),
+    )
     stored = sweep.folder / TUNE_FOLDER
     if any(stored.glob("experiment_state-*.json")):
         tuner = tune.Tuner.restore(str(stored), trainable, resume_errored=True)
@@ -185,7 +191,7 @@ class Lines(tune.Callback):
         self._metric, self._said = metric, float("-inf")
 
     def on_trial_start(self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        print(f"trial {trial}: {', '.join(f'{key} {short(value)}' for key, value in trial.config.items())}", flush=True)
+        logger.info(f"trial {trial}: {', '.join(f'{key} {short(value)}' for key, value in trial.config.items())}")
 
     def on_trial_result(
         self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
@@ -199,13 +205,13 @@ class Lines(tune.Callback):
             if one.status == TuneTrial.RUNNING and one.last_result
         ]
         over = sum(one.is_finished() for one in trials)
-        print(f"sweep: {over} of {len(trials)} trials over; running: {'; '.join(running) or 'none'}", flush=True)
+        logger.info(f"sweep: {over} of {len(trials)} trials over; running: {'; '.join(running) or 'none'}")
 
     def on_trial_complete(self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        print(f"trial {trial}: over, {self._result(trial)}", flush=True)
+        logger.info(f"trial {trial}: over, {self._result(trial)}")
 
     def on_trial_error(self, iteration: int, trials: Sequence[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        print(f"trial {trial}: failed: {reason(trial.get_error())}", flush=True)
+        logger.warning(f"trial {trial}: failed: {reason(trial.get_error())}")
 
     def _result(self, trial: TuneTrial) -> str:
         return f"{self._metric} {short(trial.last_result.get(self._metric, 'unknown'))}"

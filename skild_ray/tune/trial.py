@@ -1,6 +1,7 @@
 """One trial: stage 4 of a configuration, report by report, so that it can be judged, stopped, cloned and resumed."""
 
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from skild_ray.errors import SkildError
 from skild_ray.evaluation.agent import Agent, load_agent
 from skild_ray.evaluation.results import Results
 from skild_ray.evaluation.rollouts import play, summarise
+from skild_ray.log import LOGGER, show_lines
 from skild_ray.pipeline import Run
 from skild_ray.runs.artifacts import open_artifact
 from skild_ray.runs.folder import run_folder
@@ -43,7 +45,8 @@ class Trial(tune.Trainable):
     each `progress.checkpoint_interval_s`. A trial that has finished before says so at once.
     """
 
-    def setup(self, config: Values, sweep: Sweep) -> None:
+    def setup(self, config: Values, sweep: Sweep, log_level: int = logging.INFO) -> None:
+        show_lines(log_level)
         self._values, self._sweep = dict(config), sweep
         self.experiment = trial_run(with_values(sweep.base, config), sweep.folder, self.trial_id)
         self._rows: list[Row] = []
@@ -114,7 +117,7 @@ class Trial(tune.Trainable):
     def reset_config(self, new_config: Values) -> bool:
         """Become another trial: this process has everything loaded that a new one would have to."""
         self.cleanup()
-        Trial.setup(self, new_config, self._sweep)
+        Trial.setup(self, new_config, self._sweep, LOGGER.level)
         return True
 
     def cleanup(self) -> None:

@@ -5,6 +5,7 @@ library that is missing or broken may fail in any way there, and the evaluating 
 are played again with the recorded seed, so what is seen is the episode that was counted.
 """
 
+import logging
 import os
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from skild_ray.envs.registry import make_env
 from skild_ray.errors import SkildError, one_line
 from skild_ray.video.captions import Captions
 from skild_ray.video.recording import Recording, key_steps
+
+logger = logging.getLogger(__name__)
 
 FRAMES_PER_S = 12
 MAX_FRAMES = 150
@@ -49,14 +52,14 @@ def film(recordings: Sequence[Path]) -> None:
         )
         if done.returncode == 0:
             for path in missing:
-                print(f"video: {path.with_suffix('.mp4')}", flush=True)
+                logger.info(f"video: {path.with_suffix('.mp4')}")
             return
         reason = (done.stderr.strip().splitlines() or [f"ended with exit code {done.returncode}"])[-1]
         if done.returncode == NOT_REPEATABLE:
-            print(f"no video: {reason}", flush=True)
+            logger.warning(f"no video: {reason}")
             return
         reasons.append(f"{backend}: {reason}" if backend else reason)
-    print(f"no video: nothing renders here ({'; '.join(reasons)}); {INSTALL}", flush=True)
+    logger.warning(f"no video: nothing renders here ({'; '.join(reasons)}); {INSTALL}")
 
 
 def _backends() -> list[str | None]:

@@ -8,7 +8,7 @@ from gymnasium import spaces
 from line_world import ConvertingLineEnv, LineEnv
 from minari.data_collector import EpisodeBuffer
 
-from skild_ray.data.formats import import_dataset, load_dataset, read_orders
+from skild_ray.data.formats import import_dataset, load_dataset, load_with_orders
 from skild_ray.data.orders import order_from_states
 from skild_ray.envs import make_env
 from skild_ray.errors import DataError
@@ -128,7 +128,7 @@ def test_import_writes_a_minari_data_set(dataset: str) -> None:
 def test_observations_are_converted_by_the_environment(dataset: str) -> None:
     assert load_dataset(dataset, ConvertingLineEnv()).observation_dim == 2
     with pytest.raises(
-        DataError, match=f"data set '{dataset}': observations have 2 dimensions, the environment's have 3"
+        DataError, match=f"data set '{dataset}': episode 0: observations have 2 dimensions, the environment's have 3"
     ):
         load_dataset(dataset, LineEnv(dimensions=3))
 
@@ -138,7 +138,7 @@ def test_conversion_of_another_layout(minari_root: Path) -> None:
     data = load_dataset("line/short-v0", ConvertingLineEnv())
     assert np.array_equal(data.observations, np.stack((data.observations[:, 0], np.ones(4)), 1, dtype=np.float32))
     write_minari("line/long-v0", episodes=[episode(0, 4, dimensions=3)])
-    with pytest.raises(DataError, match="data set 'line/long-v0': only a position can be converted"):
+    with pytest.raises(DataError, match="data set 'line/long-v0': episode 0: only a position can be converted"):
         load_dataset("line/long-v0", ConvertingLineEnv())
 
 
@@ -149,13 +149,17 @@ def test_other_minari_storage_formats(minari_root: Path) -> None:
 
 def test_actions_out_of_range_are_named(minari_root: Path) -> None:
     write_minari("line/walk-v0", episodes=[(np.zeros((3, 2)), np.array([[0.5], [-1.5]]))])
-    with pytest.raises(DataError, match=r"'line/walk-v0': actions must be in \[-1, 1\]: row 1, column 0 is -1.5"):
+    with pytest.raises(
+        DataError, match=r"'line/walk-v0': episode 0: actions must be in \[-1, 1\]: row 1, column 0 is -1.5"
+    ):
         load_dataset("line/walk-v0", LineEnv())
 
 
 def test_mismatch_of_actions_names_both_numbers(minari_root: Path) -> None:
     write_minari("line/walk-v0", episodes=[(np.zeros((3, 2)), np.zeros((2, 4)))])
-    with pytest.raises(DataError, match="'line/walk-v0': actions have 4 dimensions, the environment's have 1"):
+    with pytest.raises(
+        DataError, match="'line/walk-v0': episode 0: actions have 4 dimensions, the environment's have 1"
+    ):
         load_dataset("line/walk-v0", LineEnv())
 
 
@@ -164,7 +168,7 @@ def test_nan_is_located(minari_root: Path) -> None:
     states[2, 1] = np.nan
     write_minari("line/walk-v0", episodes=[EPISODES[0], (states, actions)])
     with pytest.raises(
-        DataError, match="'line/walk-v0': observations must be finite: episode 1, row 2, column 1 is nan"
+        DataError, match="'line/walk-v0': episode 1: observations must be finite: row 2, column 1 is nan"
     ):
         load_dataset("line/walk-v0")
 
@@ -178,9 +182,11 @@ def test_missing_data_set_names_place_and_commands(minari_root: Path) -> None:
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gone\.hdf5: there is no such file"):
+    with pytest.raises(
+        DataError, match=r"gone\.hdf5: there is no such file or folder; a data set is a Minari id like 'name"
+    ):
         load_dataset(str(tmp_path / "gone.hdf5"))
-    with pytest.raises(DataError, match=r"gone: there is no such file or folder$"):
+    with pytest.raises(DataError, match=r"gone: there is no such file or folder; "):
         load_dataset(str(tmp_path / "gone"))
     with pytest.raises(DataError, match=r"no \*\.h5 file"):
         load_dataset(str(tmp_path))
@@ -336,7 +342,7 @@ def test_orders_of_real_kitchen_demonstrations(real_data: Path) -> None:
     environment = environment_of(HUMAN)
     assert environment is not None and environment.id == "skild_ray/Kitchen-v0"
     env = make_env(environment.id, {})
-    assert read_orders(HUMAN, env) == [HUMAN_ORDER] * 15
+    assert load_with_orders(HUMAN, env)[1] == [HUMAN_ORDER] * 15
     rows = dict(describe_dataset(HUMAN, env))
     assert rows["order of each episode"].endswith("\n0-14 mkls")
     assert load_dataset(HUMAN, env, select=HUMAN_ORDER).num_episodes == 15
@@ -351,7 +357,7 @@ def test_import_keeps_orders_and_authors(real_data: Path, tmp_path: Path, monkey
     env = make_env("skild_ray/Kitchen-v0", {"observation": "qpos"})
     assert import_dataset(HUMAN, "kitchen/imported-v0", env) == 15
     stored = minari.load_dataset("kitchen/imported-v0")
-    assert read_orders("kitchen/imported-v0") == [HUMAN_ORDER] * 15
+    assert load_with_orders("kitchen/imported-v0")[1] == [HUMAN_ORDER] * 15
     assert "microwave, kettle, light switch, slide cabinet" in stored.storage.metadata["description"]
     assert stored.storage.metadata["algorithm_name"] == "human teleoperation"
     raw = minari.load_dataset(HUMAN)[14]

@@ -200,7 +200,7 @@ def test_executed_actions_are_numbers(minari_root: Path) -> None:
 def test_a_flat_file_whose_marks_never_end_an_episode(tmp_path: Path) -> None:
     dataset, path = write("d4rl", tmp_path)
     change(path, "timeouts", np.zeros_like)
-    with pytest.raises(DataError, match=r"flat\.hdf5: 'timeouts' never say.* its 18 rows cannot be told apart"):
+    with pytest.raises(DataError, match=r"flat\.hdf5: 'timeouts' never mark.* its 18 rows cannot be told apart"):
         load_dataset(dataset)
 
 
@@ -224,10 +224,10 @@ def test_paths_that_are_no_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/one.h5").symlink_to(tmp_path / "gone.h5")
     for name, message in {
-        "data.npz": "data.npz: is a file of another kind",
-        "./data.npz": "data.npz: is a file of another kind",
-        "./data.zip": "data.zip: there is no such file or folder$",
-        "data.zip": "data.zip: there is no such file or folder, and a Minari id is like 'namespace/name-v0'",
+        "data.npz": "data.npz: has none of the formats; a data set is a Minari id",
+        "./data.npz": "data.npz: has none of the formats; a data set is a Minari id",
+        "./data.zip": "data.zip: there is no such file or folder; ",
+        "data.zip": "data.zip: there is no such file or folder; a data set is a Minari id like 'namespace/name-v0'",
         "gone.hdf5": r"gone.hdf5: there is no such file",
         "folder.hdf5": r"folder.hdf5: there is no \*.h5 file in this folder; a D4RL-style",
         "group.hdf5": r"group.hdf5: is a link to .*gone.hdf5, which is not there",
@@ -281,11 +281,11 @@ def convert(result: Callable[[np.ndarray], Any]) -> LineEnv:
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        (lambda states: states[0], r"convert_observations gives shape \[2\] for 18 observations"),
-        (lambda states: states[1:], r"convert_observations gives shape \[17, 2\] for 18 observations"),
+        (lambda states: states[0], r"convert_observations gives shape \[2\] for 6 observations"),
+        (lambda states: states[1:], r"convert_observations gives shape \[5, 2\] for 6 observations"),
         (lambda states: None, "convert_observations (fails|gives shape)"),
         (lambda states: states.gone, "convert_observations fails: AttributeError: "),
-        (lambda states: states * np.nan, "observations must be finite"),
+        (lambda states: states * np.nan, "observations from the environment's convert_observations must be finite"),
     ],
 )
 def test_what_conversion_returns_is_checked(tmp_path: Path, result: Callable, message: str) -> None:

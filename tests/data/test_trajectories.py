@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -27,7 +29,7 @@ def test_a_value_that_is_not_finite_is_located(name: str, column: int) -> None:
     data = trajectories(3, 5)
     arrays = {"observations": data.observations.copy(), "actions": data.actions.copy()}
     arrays[name][5, column] = np.nan
-    with pytest.raises(DataError, match=f"{name} must be finite: episode 1, row 2, column {column} is nan"):
+    with pytest.raises(DataError, match=f"episode 1: {name} must be finite: row 2, column {column} is nan"):
         Trajectories(**arrays, ends=data.ends)
 
 
@@ -62,6 +64,40 @@ def test_from_episodes_names_the_one_that_does_not_fit() -> None:
         Trajectories.from_episodes([np.zeros((4, 1)), np.zeros((5, 1))], [np.zeros((3, 1))] * 2)
     with pytest.raises(DataError, match=r"episode 1: 'actions' has shape \[3, 2\], expected \[T, 1\]"):
         Trajectories.from_episodes([np.zeros((4, 1))] * 2, [np.zeros((3, 1)), np.zeros((3, 2))])
+
+
+@pytest.mark.parametrize(
+    "where", [{"lengths": [3, 5]}, {"terminals": np.arange(8) == 2}, {"terminals": [0.0] * 2 + [1] * 1 + [0] * 4 + [1]}]
+)
+def test_from_arrays(where: dict[str, Any]) -> None:
+    expected = trajectories(3, 5)
+    data = Trajectories.from_arrays(expected.observations.astype(np.float64), expected.actions.tolist(), **where)
+    assert data.fingerprint() == expected.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, "give either 'lengths' or 'terminals'"),
+        ({"lengths": [8], "terminals": np.ones(8)}, "give either 'lengths' or 'terminals'"),
+        ({"lengths": [3, 4]}, "the last episode ends at row 7 of 8"),
+        ({"lengths": [8, 0]}, "episode 1 has no transitions"),
+        ({"lengths": [3.5, 4.5]}, "'lengths' must be whole numbers"),
+        ({"lengths": 8}, "'lengths' must be whole numbers"),
+        ({"terminals": np.zeros(8)}, "'terminals' never mark"),
+        ({"terminals": np.full(8, 2)}, "'terminals' must be 0 or 1 in every row: row 0 is 2"),
+        ({"terminals": np.ones(7)}, "'terminals' has 7 rows"),
+        ({"lengths": [8], "observations": np.zeros(8)}, r"'observations' has shape \[8\], not \[N, d\]"),
+        (
+            {"lengths": [8], "observations": np.full((8, 2), 1e300)},
+            "episode 0: observations must be finite: row 0, column 0",
+        ),
+    ],
+)
+def test_from_arrays_says_what_does_not_fit(arrays: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        Trajectories.from_arrays(**{"observations": np.zeros((8, 2)), "actions": np.zeros((8, 1))} | arrays)
+    assert "\n" not in str(caught.value)
 
 
 def test_select_and_concatenate() -> None:

@@ -11,7 +11,7 @@ from minari.cli import app as minari_cli
 from typer.testing import CliRunner
 
 from skild_ray.config import Environment, Experiment, Generate, Source
-from skild_ray.data.formats import load_dataset
+from skild_ray.data.formats import load_dataset, metadata_of
 from skild_ray.data.minari_store import MinariWriter, read_minari
 from skild_ray.envs import make_env
 from skild_ray.errors import ConfigError, DataError
@@ -67,7 +67,7 @@ def test_failed_episodes_are_replaced_by_the_next_ones() -> None:
     dropped = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     before_the_last = [failure for failure in dropped if failure.index - dropped.index(failure) < 10]
     assert before_the_last and {failure.env_steps for failure in dropped} == {40}
-    assert Spent.on(name) == Spent(len(data), 40 * len(before_the_last), len(before_the_last))
+    assert Spent.of(metadata_of(name)) == Spent(len(data), 40 * len(before_the_last), len(before_the_last))
     assert f"{len(data) + 40 * len(before_the_last)} env steps" in dict(describe_dataset(name))["generated in"]
 
 

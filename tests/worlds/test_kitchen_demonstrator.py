@@ -9,7 +9,7 @@ import pytest
 from gymnasium_robotics.envs.franka_kitchen.kitchen_env import OBS_ELEMENT_GOALS, OBS_ELEMENT_INDICES
 
 from skild_ray.config import Environment, Generate
-from skild_ray.data.minari_store import read_subtasks
+from skild_ray.data.minari_store import read_minari
 from skild_ray.generation.generate import generate
 from skild_ray.worlds.kitchen.demonstrator import KitchenExpert
 from skild_ray.worlds.kitchen.environment import SUBTASKS, TASKS, KitchenEnv
@@ -155,7 +155,7 @@ def test_play_data_know_their_orders() -> None:
         expert="kitchen", episodes=3, env_kwargs={"task": "play", "max_episode_steps": 400}, action_noise=0.05
     )
     name = generate(source, Environment(id="skild_ray/Kitchen-v0", kwargs={"observation": "qpos"}), seed=0)
-    orders = read_subtasks(name)
+    orders = [episode.subtasks for episode in read_minari(name)]
     assert len(set(orders)) == 3
     assert all(len(set(order)) == 4 and set(order) <= set(SUBTASKS) for order in orders)
     dataset = minari.load_dataset(name)

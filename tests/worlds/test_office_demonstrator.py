@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from skild_ray.config import Environment, Generate
-from skild_ray.data.minari_store import read_subtasks
+from skild_ray.data.minari_store import read_minari
 from skild_ray.generation.generate import generate
 from skild_ray.worlds.maze.environment import MazeEnv
 from skild_ray.worlds.named import load_expert
@@ -126,7 +126,7 @@ def test_is_found_by_name_and_through_wrappers() -> None:
 def test_play_data_know_their_orders() -> None:
     source = Generate(expert="office", episodes=2, env_kwargs={"task": "random"}, action_noise=0.1)
     name = generate(source, Environment(id="skild_ray/Office-v0"), seed=0)
-    orders = read_subtasks(name)
+    orders = [episode.subtasks for episode in read_minari(name)]
     dataset = minari.load_dataset(name)
     env = OfficeEnv("random")
     for episode, metadata, order in zip(dataset, dataset.storage.get_episode_metadata(range(2)), orders, strict=True):
