@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from skild_ray.algorithms.skild import SkiLDTorchRLModule
 from skild_ray.algorithms.skild.losses import skild_losses
+from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
 
 
 class BareLearner:
@@ -17,8 +17,8 @@ class BareLearner:
 
     def __init__(self, module: SkiLDTorchRLModule) -> None:
         settings = module.settings
-        if settings.learn_alphas or settings.discriminator_rate > 0 or settings.reference_quirks:
-            raise ValueError("the bare loop knows fixed alphas, a frozen discriminator and no quirks")
+        if settings.learn_alphas or settings.discriminator_rate > 0:
+            raise ValueError("the bare loop knows fixed alphas, and a frozen discriminator only")
         self.module, self.settings = module, settings
         self._critic: list[Tensor] = list(module.critics.parameters())
         self._policy: list[Tensor] = [parameter for parameter in module.policy.parameters() if parameter.requires_grad]

@@ -63,7 +63,7 @@ def _experiment(
 EVERYTHING = {"kl_in_target": True, "learn_alphas": True, "discriminator_updates": 0.5, "demonstration_share": 0.25}
 RUNS: Mapping[str, dict[str, Any]] = {
     "maze": _experiment("maze", MAZE, {"task": "random", **LONG}, LONG, algorithm=ALGORITHM | EVERYTHING),
-    "maze_sac": _experiment("maze", MAZE, {"task": "random", **LONG}, LONG, sac=SAC),
+    "maze_sac": _experiment("maze", MAZE, {"task": "random", **LONG}, LONG, algorithm={"type": "sac"} | SAC),
     "kitchen": _experiment(
         "kitchen",
         {"id": "skild_ray/Kitchen-v0", "kwargs": {"task": "kbts", "observation": "qpos"}},

@@ -32,7 +32,7 @@ from benchmarks.trace import Trace, replay_bytes
 from benchmarks.training_loop import TrainingLoop
 from benchmarks.untrained import publish_untrained
 from skild_ray.algorithms.env_runners import EnvRunners, Fragment
-from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
+from skild_ray.algorithms.skild.skild import SkiLD, SkiLDConfig
 from skild_ray.config import Experiment
 from skild_ray.errors import ConfigError
 

@@ -12,10 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.measure import Measurement, rate
-from skild_ray.algorithms.skild.skild import make_skill_env
+from skild_ray.algorithms.train import algorithm_config
 from skild_ray.config import Experiment
 from skild_ray.envs import make_env
-from skild_ray.runs.folder import run_folder
 from skild_ray.worlds.maze.environment import START
 from skild_ray.worlds.maze.layout import cell_of
 
@@ -164,15 +163,9 @@ def _gym_steps(env: gym.Env) -> Callable[[], int]:
 
 def _skill_steps(experiment: Experiment, num_envs: int) -> Callable[[], int]:
     """Takes random skills in the environment of an env runner; returns their environment steps."""
-    env = make_skill_env(
-        {
-            "run_dir": run_folder(experiment),
-            "id": experiment.environment.id,
-            "kwargs": experiment.environment.kwargs,
-            "reference_quirks": experiment.algorithm.reference_quirks,
-            "num_envs": num_envs,
-        }
-    )
+    environment = experiment.environment
+    makers = [partial(make_env, environment.id, environment.kwargs)] * num_envs
+    env = algorithm_config(experiment).make_vector_env(makers)
     skills = np.random.default_rng(0).standard_normal((16, *(env.action_space.shape or ())), np.float32)
     env.reset(seed=0)
 

@@ -20,6 +20,7 @@ Four numbers, each the ceiling of something later:
 """
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,7 +36,7 @@ from benchmarks.measure import check_folder, run_command, write_json
 from skild_ray.algorithms.pretrained import Pretrained, load_head, load_skill_model
 from skild_ray.config import Experiment, Source
 from skild_ray.data.windows import WindowSampler
-from skild_ray.evaluation.agent import Policy
+from skild_ray.evaluation.agent import Agent, Policy, config_in
 from skild_ray.evaluation.rollouts import evaluation_env, run_episodes
 from skild_ray.generation.sources import load_sources
 from skild_ray.models.skill_model import SkillModel
@@ -55,7 +56,7 @@ def measure(run_dir: Path, episodes: int, seed: int, unseen: str | None) -> dict
 
     judged = {"": held_out}
     if unseen is not None:
-        judged["unseen_"] = load_sources([Source(dataset=unseen)], experiment, "demonstrations")
+        judged["unseen_"] = load_sources({"unseen": Source(dataset=unseen)}, experiment, "demonstrations")
     for prefix, parts in judged.items():
         states, actions = WindowSampler(parts, [1.0] * len(parts), experiment.skill.horizon, 0).all_windows(2**16)
         with torch.inference_mode():
@@ -63,7 +64,9 @@ def measure(run_dir: Path, episodes: int, seed: int, unseen: str | None) -> dict
             results[f"{prefix}posterior_mse"] = _action_mse(model, states, actions, posterior(states[:, 0]).mean)
 
     seeds = np.random.SeedSequence(seed).generate_state(episodes).tolist()
-    env = evaluation_env(run_dir, experiment, episodes)
+    config = config_in(run_dir, experiment)
+    agent = Agent(config, config.build_module(), num_envs=experiment.evaluation.num_envs)
+    env = evaluation_env(agent, episodes)
     results["subtasks"] = len(env.subtasks)
     torch.manual_seed(seed)
     policies: dict[str, Policy] = {
@@ -79,7 +82,7 @@ def measure(run_dir: Path, episodes: int, seed: int, unseen: str | None) -> dict
         env.close()
     for name, part in (("replay_trained_on", [part for part, _ in splits]), ("replay_held_out", held_out)):
         demonstrations = [source.episode(i) for source in part for i in range(source.num_episodes)][:episodes]
-        solved, drift = _replay(run_dir, experiment, model, demonstrations, seeds)
+        solved, drift = _replay(agent, experiment, model, demonstrations, seeds)
         results |= {name: solved, f"{name}_drift": drift}
     return results
 
@@ -89,7 +92,7 @@ def _action_mse(model: SkillModel, states: Tensor, actions: Tensor, latents: Ten
 
 
 def _replay(
-    run_dir: Path,
+    agent: Agent,
     experiment: Experiment,
     model: SkillModel,
     demonstrations: list[tuple[NDArray[np.float32], NDArray[np.float32]]],
@@ -109,8 +112,7 @@ def _replay(
         with torch.inference_mode():
             skills.append(model.encode(*windows).mean.numpy())
         recorded.append(torch.tensor(observations[horizon : full * horizon : horizon]))
-    together = experiment.evaluation.model_copy(update={"num_envs": count})
-    env = evaluation_env(run_dir, experiment.model_copy(update={"evaluation": together}), count)
+    env = evaluation_env(replace(agent, num_envs=count), count)
     steps = itertools.count()
 
     def policy(observed: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ from benchmarks.env_runner_processes import MIB, env_runner_processes, kill, mem
 from benchmarks.measure import check_folder, run_command, write_json
 from benchmarks.throughput import UNLIMITED
 from benchmarks.trace import Trace, replay_bytes
-from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
+from skild_ray.algorithms.skild.skild import SkiLD, SkiLDConfig
 from skild_ray.cluster import connect
 from skild_ray.config import Experiment, load_experiment
 

@@ -25,8 +25,9 @@ from benchmarks.measure import (
 from benchmarks.simulators import World, simulator_measurements
 from benchmarks.training_loop import TrainingLoop
 from benchmarks.untrained import publish_untrained
+from skild_ray.algorithms.skild.settings import SkiLDSettings
 from skild_ray.cluster import connect
-from skild_ray.config import Experiment, SkiLDSettings, SkillModelSettings, load_experiment
+from skild_ray.config import Experiment, SkillModelSettings, load_experiment
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 EXPERIMENT_OF: dict[World, str] = {"maze": "maze.yaml", "kitchen": "kitchen_teleop.yaml", "office": "office.yaml"}
@@ -62,7 +63,6 @@ def measured_experiment(world: World, runs: str, runners: int | None, envs: int 
             "critic_layers": default.critic_layers,
             "learn_alphas": False,
             "discriminator_updates": 0.0,
-            "reference_quirks": [],
         }
     )
     rollout = experiment.rollout

@@ -4,7 +4,7 @@ import itertools
 import time
 from collections.abc import Callable
 
-from skild_ray.algorithms.skild import SkiLD
+from skild_ray.algorithms.skild.skild import SkiLD
 
 
 class Trace:

@@ -13,10 +13,8 @@ from torch import Tensor
 from benchmarks.bare_updates import BareLearner
 from benchmarks.measure import Rates, rate
 from skild_ray.algorithms.off_policy import UPDATES_PER_CALL
-from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
+from skild_ray.algorithms.skild.skild import SkiLD, SkiLDConfig
 from skild_ray.config import Experiment
-from skild_ray.evaluation.agent import build_module
-from skild_ray.runs.folder import run_folder
 
 NEVER = 10**12
 
@@ -37,7 +35,7 @@ class TrainingLoop:
         self._size = experiment.algorithm.batch_size
         self._threads = experiment.resources.learner_threads
         self._horizon = experiment.skill.horizon
-        self._bare = BareLearner(build_module(run_folder(experiment), experiment))
+        self._bare = BareLearner(SkiLDConfig.from_experiment(experiment).build_module())
         self._drawn: dict[str, Tensor] = {}
         self._trained = {"updates": 0, "decisions": 0}
 

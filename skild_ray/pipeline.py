@@ -141,9 +141,9 @@ class Run:
 
     def load_all(self) -> None:
         """Load every data set, generating those that do not exist yet."""
-        for kind in ("task_agnostic", "demonstrations"):
-            for source in self._load(kind):
-                self._report(f"{kind}: {source.num_episodes} episodes, {len(source.actions)} transitions")
+        for kind in get_args(DataKind):
+            for name, source in zip(getattr(self.experiment.data, kind), self._load(kind), strict=True):
+                self._report(f"data.{kind}.{name}: {source.num_episodes} episodes, {len(source.actions)} transitions")
 
     def fingerprint(self, stage: str) -> str:
         """What fixes the result of a stage; where and how fast it runs does not enter.
@@ -189,7 +189,7 @@ class Run:
                 self._report(f"{error}; making it again")
             return None
         same = artifact.fingerprint == made_from
-        budget = self.experiment.downstream.total_env_steps
+        budget = self.experiment.algorithm.total_env_steps
         steps = artifact.facts.get("total_env_steps", budget)  # stages 1 to 3 have none
         if same and steps == budget:
             return artifact
@@ -207,7 +207,7 @@ class Run:
         hashes = [artifact.model_hash for artifact in inputs]
         if stage not in OFFLINE:
             del settings["algorithm"]["total_env_steps"]  # a longer run resumes from a shorter one
-            version = spec_of(self.experiment).load_config().version
+            version = spec_of(self.experiment.algorithm.type).load_config().version
             return fingerprint(stage, version, settings, hashes, self.direct_data())
         for kind in OFFLINE[stage].data:  # what a source holds counts, not where it comes from
             settings["data"][kind] = [
@@ -219,12 +219,13 @@ class Run:
     def direct_data(self) -> dict[str, str]:
         """Fingerprint of the demonstrations with their rewards, where stage 4 learns from them directly."""
         experiment = self.experiment
-        if experiment.sac is None and experiment.algorithm.demonstration_share == 0:
+        wanted = experiment.algorithm.replayed_demonstrations
+        if wanted == "none":
             return {}
         if self._transitions is None:
             self._try_environment()
-            rewarded = experiment.sac is not None or experiment.algorithm.uses_env_reward
-            rows = load_demonstrations(stored_demonstrations(experiment), experiment.environment, rewarded)
+            sources = stored_demonstrations(experiment)
+            rows = load_demonstrations(sources, experiment.environment, wanted == "with rewards")
             self._transitions = demonstrations_fingerprint(rows)
         return {"demonstrations": self._transitions}
 

@@ -35,13 +35,15 @@ def tiny_experiment(runs: object, **sections: Any) -> Experiment:
         "name": "tiny",
         "runs": str(runs),
         "environment": {"id": "line_world:LineEnv"},
-        "data": {"task_agnostic": [SOURCE], "demonstrations": [SOURCE]},
+        "data": {"task_agnostic": {"play": SOURCE}, "demonstrations": {"scripted": SOURCE}},
         "skill": SKILL,
         "demo_discriminator": {"hidden": 8, "layers": 1},
         "rollout": {"num_env_runners": 0, "num_envs_per_env_runner": 4, "decisions_per_fragment": 16},
         "progress": {"report_interval_s": 0.01},
     }
-    algorithm = ALGORITHM | sections.pop("algorithm", {})
+    algorithm = sections.pop("algorithm", {})
+    if algorithm.get("type", "skild") in ("skild", "skild_reference"):
+        algorithm = ALGORITHM | algorithm
     return Experiment.model_validate(settings | sections | {"algorithm": algorithm})
 
 

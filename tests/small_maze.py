@@ -7,10 +7,18 @@ EXPERIMENT: dict[str, Any] = {
     "name": "small",
     "environment": {"id": "skild_ray/Maze-v0", "kwargs": {"max_episode_steps": 100}},
     "data": {
-        "task_agnostic": [
-            {"generate": {"expert": "maze", "episodes": 8, "env_kwargs": {"task": "random", "max_episode_steps": 2000}}}
-        ],
-        "demonstrations": [{"generate": {"expert": "maze", "episodes": 3, "env_kwargs": {"max_episode_steps": 2000}}}],
+        "task_agnostic": {
+            "play": {
+                "generate": {
+                    "expert": "maze",
+                    "episodes": 8,
+                    "env_kwargs": {"task": "random", "max_episode_steps": 2000},
+                }
+            }
+        },
+        "demonstrations": {
+            "scripted": {"generate": {"expert": "maze", "episodes": 3, "env_kwargs": {"max_episode_steps": 2000}}}
+        },
     },
     "skill": {"hidden": 16, "decoder_layers": 1, "head_layers": 1},
     "skill_prior": TRAINING | {"iterations": 600, "checkpoint_interval_s": 0.1},

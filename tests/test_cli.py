@@ -85,9 +85,11 @@ def test_missing_experiment(run: Run, tmp_path: Path) -> None:
 
 def test_missing_data_set(run: Run, tmp_path: Path, minari_root: Path) -> None:
     source = {"dataset": "tiny/absent-v0"}
-    experiment = tiny_experiment(tmp_path, data={"task_agnostic": [source], "demonstrations": [source]})
+    experiment = tiny_experiment(
+        tmp_path, data={"task_agnostic": {"play": source}, "demonstrations": {"human": source}}
+    )
     outcome = run("train", "skill-prior", _write(experiment, tmp_path))
-    _is_one_line(outcome, 1, "data.task_agnostic[0]", "tiny/absent-v0", minari_root)
+    _is_one_line(outcome, 1, "data.task_agnostic.play", "tiny/absent-v0", minari_root)
     _is_one_line(run("data", "info", "tiny/absent-v0"), 1, "tiny/absent-v0")
 
 
@@ -152,15 +154,18 @@ def test_stage_that_the_experiment_does_not_have(
     _is_one_line(outcome, 2, f"no stage {wrong!r}", "algorithm.env_reward_weight is", f"skild-ray train {right}")
 
 
-def test_sac_needs_its_section(run: Run, experiment: Experiment, tmp_path: Path) -> None:
+def test_an_algorithm_has_its_own_stage_and_settings(run: Run, experiment: Experiment, tmp_path: Path) -> None:
     path = _write(experiment, tmp_path)
     _is_one_line(run("train", "sac", path), 2, "no stage 'sac'", "train demo-rl")
-    _is_one_line(run("train", "demo-rl", path, "--set", "sac.hidden=8"), 2, "no stage 'demo-rl'", "train sac")
-    _is_one_line(run("train", "sac", path, "--set", "sac.alpha=8"), 2, "unknown key 'sac.alpha'")
+    right, wrong = "algorithm={type: sac, hidden: 8}", "algorithm={type: sac, alpha: 8}"
+    _is_one_line(run("train", "demo-rl", path, "--set", right), 2, "no stage 'demo-rl'", "train sac")
+    _is_one_line(run("train", "sac", path, "--set", wrong), 2, "unknown key 'algorithm.alpha'")
+    former = run("train", "sac", path, "--set", "sac.hidden=8")
+    _is_one_line(former, 2, "'sac' is now written 'algorithm: {type: sac, ...}'")
 
 
 def _generate(experiment: Experiment) -> None:
-    source = experiment.data.task_agnostic[0].generate
+    source = experiment.data.task_agnostic["play"].generate
     assert source is not None
     generate(source, experiment.environment, experiment.seed)
 
@@ -291,7 +296,7 @@ def test_overview_names_every_command() -> None:
 
 def test_info_of_a_generated_data_set(experiment: Experiment, minari_root: Path, ray_session: None) -> None:
     _generate(experiment)
-    source = experiment.data.task_agnostic[0].generate
+    source = experiment.data.task_agnostic["play"].generate
     assert source is not None
     name = dataset_id(source, experiment.environment, experiment.seed)
     for options, order in (([], "orders"), (["--select", "goal"], f"{source.episodes} of {source.episodes}")):
@@ -357,7 +362,7 @@ def test_a_signal_within_compiled_code_is_one_too() -> None:
 
 
 def test_a_signal_while_data_are_made_leaves_none(experiment: Experiment, minari_root: Path, ray_session: None) -> None:
-    source = experiment.data.task_agnostic[0].generate
+    source = experiment.data.task_agnostic["play"].generate
     assert source is not None
 
     def interrupt(done: int, wanted: int) -> None:

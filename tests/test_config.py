@@ -6,16 +6,21 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from skild_ray.config import Experiment, Quirk, SkiLDSettings, load_experiment, to_yaml
+from skild_ray.algorithms.registry import last_stage
+from skild_ray.algorithms.sac.settings import SACSettings
+from skild_ray.algorithms.skild.reference_settings import Quirk
+from skild_ray.algorithms.skild.settings import SkiLDSettings
+from skild_ray.config import Experiment, load_experiment, to_yaml
 from skild_ray.errors import ConfigError
 from skild_ray.runs.fingerprint import fingerprint
 from skild_ray.runs.folder import run_folder
+from skild_ray.stages import DEMO_RL, IMITATION
 
 EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
 MINIMAL: dict[str, Any] = {
     "name": "tiny",
     "environment": {"id": "skild_ray/Maze-v0"},
-    "data": {"task_agnostic": [{"dataset": "a"}], "demonstrations": [{"dataset": "b"}]},
+    "data": {"task_agnostic": {"play": {"dataset": "a"}}, "demonstrations": {"human": {"dataset": "b"}}},
 }
 
 
@@ -23,7 +28,7 @@ MINIMAL: dict[str, Any] = {
 def write(tmp_path: Path):  # type: ignore[no-untyped-def]
     def write(content: Any, name: str = "tiny.yaml") -> Path:
         path = tmp_path / name
-        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
         return path
 
     return write
@@ -61,13 +66,13 @@ def test_there_are_shipped_experiments() -> None:
 
 def test_imitation_is_the_absence_of_the_environments_reward() -> None:
     by_name = {path.stem: load_experiment(path) for path in EXPERIMENTS}
-    assert by_name["maze_imitation"].imitation
-    assert not by_name["maze"].imitation
+    assert last_stage(by_name["maze_imitation"]) is IMITATION
+    assert last_stage(by_name["maze"]) is DEMO_RL
     assert by_name["maze_imitation"].data == by_name["maze"].data
 
 
 def test_round_trip(write) -> None:  # type: ignore[no-untyped-def]
-    for path in [*EXPERIMENTS, write(_with("algorithm.reference_quirks", True))]:
+    for path in [*EXPERIMENTS, write(_with("algorithm.type", "skild_reference"))]:
         experiment = load_experiment(path)
         assert load_experiment(write(to_yaml(experiment), "again.yaml")) == experiment
 
@@ -84,18 +89,43 @@ def test_defaults_are_valid(write) -> None:  # type: ignore[no-untyped-def]
         ("algorithm.alfa", 1, "unknown key 'algorithm.alfa'; the nearest is 'algorithm.alpha'"),
         ("skill_prior.iteration", 1, "unknown key 'skill_prior.iteration'; the nearest is 'skill_prior.iterations'"),
         ("rolout", {}, "unknown key 'rolout'; the nearest is 'rollout'"),
-        ("rollout.skill_steps_per_fragment", 8, "the nearest is 'rollout.decisions_per_fragment'"),
-        ("data.task_agnostic.0.wieght", 2, "'data.task_agnostic.0.weight'"),
-        ("data.task_agnostic.0.generate", {"expert": "maze", "episode": 1}, "data.task_agnostic.0.generate.episodes"),
+        ("rollout.skill_steps_per_fragment", 8, "is now written 'rollout.decisions_per_fragment'"),
+        ("data.task_agnostic.play.wieght", 2, "the nearest is 'data.task_agnostic.play.weight'"),
+        (
+            "data.task_agnostic.a-b",
+            {"generate": {"expert": "m", "episode": 1}},
+            "data.task_agnostic.a-b.generate.episodes",
+        ),
         ("algorithm.batch_size", "many", "'algorithm.batch_size': Input should be a valid integer"),
         ("algorithm.discount", 1.5, "'algorithm.discount': Input should be less than or equal to 1, got 1.5"),
         ("algorithm.total_env_steps", 0, "'algorithm.total_env_steps': Input should be greater than 0, got 0"),
         ("algorithm.latent_squash", "relu", "'algorithm.latent_squash'"),
-        ("algorithm.reference_quirks", ["squashed_decoder", "other"], "'algorithm.reference_quirks.1'"),
+        (
+            "algorithm",
+            {"type": "skild_reference", "reference_quirks": ["squashed_decoder", "x"]},
+            "reference_quirks.1'",
+        ),
+        ("algorithm.reference_quirks", True, "is now written 'algorithm: {type: skild_reference}'"),
+        ("algorithm.type", "scac", "unknown algorithm 'scac'; the nearest is 'sac'"),
+        ("algorithm.type", "no_such_package:SPEC", "cannot import 'no_such_package'"),
+        ("algorithm.type", "skild_ray.errors:SPEC", "has no AlgorithmSpec 'SPEC'"),
         ("algorithm.critic_lr", float("nan"), "'algorithm.critic_lr'"),
         ("skill.decoder_norm", "group", "'skill.decoder_norm'"),
-        ("data.demonstrations", [], "'data.demonstrations'"),
-        ("data.demonstrations", [{}], "'data.demonstrations.0': give exactly one of 'dataset' and 'generate'"),
+        ("data.demonstrations", [], "'data.demonstrations': give at least one source"),
+        ("data.demonstrations", {}, "'data.demonstrations': give at least one source"),
+        ("data.demonstrations", "human", "'data.demonstrations': Input should be a valid dictionary, got 'human'"),
+        ("data.demonstrations", [{}], "'data.demonstrations.0': a new source needs 'dataset' or 'generate'"),
+        ("data.demonstrations", [{"dataset": "b", "wieght": 2}], "the nearest is 'data.demonstrations.0.weight'"),
+        (
+            "data.demonstrations.by hand",
+            {"dataset": "b"},
+            "'data.demonstrations': 'by hand' is not a valid source name",
+        ),
+        (
+            "data.demonstrations",
+            {0: {"dataset": "b"}},
+            "0 is not a valid source name: use letters, digits, _ and -, in",
+        ),
         ("name", "../elsewhere", "'name'"),
         ("environment", {"kwargs": {}}, "'environment.id' is missing"),
         ("algorithm", {"discriminator_reward_min": 1.0, "discriminator_reward_max": 0.0}, "must be below"),
@@ -110,18 +140,18 @@ def test_wrong_values_are_named(write, key: str, value: Any, expected: str) -> N
 
 def test_a_source_is_a_data_set_or_generated(write) -> None:  # type: ignore[no-untyped-def]
     both = {"dataset": "a", "generate": {"expert": "maze", "episodes": 1}}
-    assert "exactly one" in _error(write(_with("data.task_agnostic", [both])))
+    assert "'data.task_agnostic.play': give exactly one" in _error(write(_with("data.task_agnostic.play", both)))
 
 
 def test_the_discriminator_needs_negatives(write) -> None:  # type: ignore[no-untyped-def]
     repetitions = {"dataset": "a", "negatives": False}
-    message = _error(write(_with("data.task_agnostic", [repetitions, repetitions])))
+    message = _error(write(_with("data.task_agnostic", {"one": repetitions, "other": repetitions})))
     assert "'data.task_agnostic': one source at least must have 'negatives: true'" in message
-    assert load_experiment(write(_with("data.task_agnostic", [repetitions, {"dataset": "b"}])))
+    assert load_experiment(write(_with("data.task_agnostic", {"one": repetitions, "other": {"dataset": "b"}})))
 
 
 def test_repetitions_of_demonstrations_are_no_negatives() -> None:
-    sources = [source for path in EXPERIMENTS for source in load_experiment(path).data.task_agnostic]
+    sources = [source for path in EXPERIMENTS for source in load_experiment(path).data.task_agnostic.values()]
     repeating = [source for source in sources if source.generate and source.generate.expert == "kitchen_tracker"]
     assert repeating and not any(source.negatives for source in repeating)
 
@@ -145,12 +175,42 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_extends_chain(write) -> None:  # type: ignore[no-untyped-def]
     write(MINIMAL | {"algorithm": {"alpha": 1.0, "alpha_q": 1.0, "n_step": 3}}, "base.yaml")
     write({"extends": "base.yaml", "name": "middle", "algorithm": {"alpha": 2.0, "alpha_q": 2.0}}, "middle.yaml")
-    last = {"extends": "middle.yaml", "algorithm": {"alpha": 3.0}, "data": {"demonstrations": [{"dataset": "c"}]}}
-    experiment = load_experiment(write(last, "last.yaml"))
+    experiment = load_experiment(write({"extends": "middle.yaml", "algorithm": {"alpha": 3.0}}, "last.yaml"))
     algorithm = experiment.algorithm
     assert (experiment.name, algorithm.alpha, algorithm.alpha_q, algorithm.n_step) == ("middle", 3.0, 2.0, 3)
-    assert [source.dataset for source in experiment.data.demonstrations] == ["c"], "lists are replaced"
-    assert [source.dataset for source in experiment.data.task_agnostic] == ["a"]
+
+
+THREE = {"play": {"dataset": "a", "weight": 3.0}, "old": {"dataset": "b"}, "demos": {"dataset": "c"}}
+
+
+def _extended(write: Any, base: Any, sources: Any) -> dict[str, tuple[str | None, float]]:
+    """Data set and weight of the task-agnostic sources `sources`, in a file that extends one with `base`."""
+    write(_with("data.task_agnostic", base), "base.yaml")
+    path = write({"extends": "base.yaml", "data": {"task_agnostic": sources}})
+    found = load_experiment(path).data.task_agnostic
+    return {name: (source.dataset, source.weight) for name, source in found.items()}
+
+
+def test_sources_are_merged_by_name(write) -> None:  # type: ignore[no-untyped-def]
+    merged = _extended(write, THREE, {"new": {"dataset": "d"}, "old": None, "play": {"weight": 2.0}})
+    assert list(merged.items()) == [("play", ("a", 2.0)), ("demos", ("c", 1.0)), ("new", ("d", 1.0))], "base's order"
+    generated = {"generate": {"expert": "maze", "episodes": 1}}
+    assert _extended(write, THREE, {"play": {"dataset": None, **generated}})["play"] == (None, 3.0)
+    for sources, expected in (
+        (dict.fromkeys(THREE), r"'data\.task_agnostic': give at least one source"),
+        ({"paly": {"weight": 2.0}}, r"'data\.task_agnostic\.paly': a new source needs 'dataset' or"),
+        ({"play": generated}, r"'data\.task_agnostic\.play': .*; if one is inherited, set it to null"),
+    ):
+        with pytest.raises(ConfigError, match=expected):
+            _extended(write, THREE, sources)
+
+
+def test_a_list_of_sources_replaces_and_names_them_by_number(write) -> None:  # type: ignore[no-untyped-def]
+    entries = list(THREE.values())
+    numbered = {"0": ("a", 3.0), "1": ("b", 1.0), "2": ("c", 1.0)}
+    assert _extended(write, THREE, entries) == _extended(write, entries[:1], entries) == numbered
+    changed = _extended(write, entries, {"0": {"weight": 2.0}, "1": None, "new": {"dataset": "d"}})
+    assert list(changed.items()) == [("0", ("a", 2.0)), ("2", ("c", 1.0)), ("new", ("d", 1.0))]
 
 
 def test_extends_is_relative_to_its_file(tmp_path: Path, write) -> None:  # type: ignore[no-untyped-def]
@@ -181,10 +241,13 @@ def test_overrides(write) -> None:  # type: ignore[no-untyped-def]
         "algorithm.critic_lr=1e-3",
         "algorithm.kl_clamp=null",
         "algorithm.synchronous=true",
-        "algorithm.reference_quirks=[squashed_decoder]",
         "environment.kwargs.max_episode_steps=7",
-        "data.task_agnostic.0.weight=2",
-        "data.demonstrations.0={max_episodes: 9}",
+        "data.task_agnostic.play.weight=2",
+        "data.task_agnostic.007={dataset: b}",
+        "data.task_agnostic.more={dataset: c}",
+        "data.task_agnostic.more=null",
+        "data.task_agnostic.007.dataset=1.10",
+        "data.demonstrations.human={max_episodes: 9}",
         "name=other",
         "seed=3",
         "seed=4",
@@ -192,10 +255,11 @@ def test_overrides(write) -> None:  # type: ignore[no-untyped-def]
     experiment = load_experiment(write(_with("algorithm.kl_clamp", 5.0)), overrides)
     algorithm = experiment.algorithm
     assert (algorithm.alpha, algorithm.critic_lr, algorithm.kl_clamp, algorithm.synchronous) == (0.5, 1e-3, None, True)
-    assert algorithm.reference_quirks == ["squashed_decoder"]
     assert experiment.environment.kwargs == {"max_episode_steps": 7}
-    assert experiment.data.task_agnostic[0].weight == 2
-    assert experiment.data.demonstrations[0].dataset == "b", "a mapping is merged over what is there"
+    assert list(experiment.data.task_agnostic) == ["play", "007"]
+    assert experiment.data.task_agnostic["play"].weight == 2
+    assert experiment.data.task_agnostic["007"].dataset == "1.10"
+    assert experiment.data.demonstrations["human"].dataset == "b", "a mapping is merged over what is there"
     assert (experiment.name, experiment.seed) == ("other", 4), "the last one counts"
 
 
@@ -226,13 +290,12 @@ def test_a_name_fits_into_a_file_system(write) -> None:  # type: ignore[no-untyp
 
 def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("HOME", str(tmp_path))
-    data = {"task_agnostic": [{"dataset": "~/a.h5"}], "demonstrations": [{"dataset": "b"}]}
-    write(MINIMAL | {"runs": "~/runs", "data": data})
+    write(_with("data.task_agnostic.play.dataset", "~/a.h5") | {"runs": "~/runs"})
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "child.yaml").write_text("extends: ~/tiny.yaml\n")
     experiment = load_experiment("~/sub/child.yaml")
     assert run_folder(experiment) == tmp_path / "runs" / experiment.name
-    assert experiment.data.task_agnostic[0].dataset == f"{tmp_path}/a.h5"
+    assert experiment.data.task_agnostic["play"].dataset == f"{tmp_path}/a.h5"
     assert load_experiment("~/sub/child.yaml", ["runs=~/elsewhere"]).runs == f"{tmp_path}/elsewhere"
     assert load_experiment("~/sub/child.yaml", ["runs=s3://bucket/~/runs"]).runs == "s3://bucket/~/runs"
 
@@ -246,9 +309,9 @@ def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write
         ("algorithm.alpa=1", "the nearest is 'algorithm.alpha'"),
         ("algorithm.alpha=-1", "'algorithm.alpha'"),
         ("algorithm=3", "'algorithm'"),
-        ("data.task_agnostic.9.weight=2", "--set data.task_agnostic.9.weight=2: no such place"),
-        ("data.task_agnostic.weight=2", "no such place"),
-        ("data.task_agnostic={weight: 2}", "no such place"),
+        ("data.task_agnostic.paly.weight=2", "'data.task_agnostic.paly': a new source needs 'dataset' or 'generate'"),
+        ("data.task_agnostic.weight=2", "'data.task_agnostic.weight': Input should be a valid dictionary"),
+        ("data.task_agnostic.play=null", "'data.task_agnostic': give at least one source"),
         ("name=${nowhere}", "nowhere"),
     ],
 )
@@ -256,10 +319,34 @@ def test_wrong_overrides(write, override: str, expected: str) -> None:  # type: 
     assert expected in _error(write(MINIMAL), override)
 
 
+def test_overrides_of_a_list_of_sources(write) -> None:  # type: ignore[no-untyped-def]
+    path = write(_with("data.task_agnostic", [{"dataset": "a"}, {"dataset": "b"}]))
+    sources = load_experiment(path, ["data.task_agnostic.1.weight=2", "data.demonstrations=[{dataset: c}]"]).data
+    assert [source.weight for source in sources.task_agnostic.values()] == [1, 2]
+    assert [source.dataset for source in sources.demonstrations.values()] == ["c"], "a list replaces what is there"
+    for wrong in ("data.task_agnostic.9.weight=2", "data.task_agnostic.weight=2", "data.task_agnostic={weight: 2}"):
+        assert f"--set {wrong}: no such place" in _error(path, wrong)
+
+
 def test_all_quirks_at_once(write) -> None:  # type: ignore[no-untyped-def]
-    algorithm = load_experiment(write(_with("algorithm.reference_quirks", True))).algorithm
-    assert set(algorithm.reference_quirks) == set(get_args(Quirk))
-    assert load_experiment(write(_with("algorithm.reference_quirks", False))).algorithm.reference_quirks == []
+    path = write(_with("algorithm.type", "skild_reference"))
+    for overrides in ([], ["algorithm.reference_quirks=true"]):
+        assert set(load_experiment(path, overrides).algorithm.reference_quirks) == set(get_args(Quirk))
+    assert load_experiment(path, ["algorithm.reference_quirks=false"]).algorithm.reference_quirks == []
+
+
+def test_another_algorithm_begins_with_its_own_defaults(write) -> None:  # type: ignore[no-untyped-def]
+    write(_with("algorithm", {"alpha": 3.0, "batch_size": 7}), "base.yaml")
+    for content, overrides in (
+        ({"algorithm": {"type": "sac", "n_step": 5}}, []),
+        ({}, ["algorithm.type=sac", "algorithm.n_step=5"]),
+        ({}, ["algorithm={type: sac, n_step: 5}"]),
+    ):
+        algorithm = load_experiment(write({"extends": "base.yaml"} | content), overrides).algorithm
+        assert isinstance(algorithm, SACSettings)
+        assert (algorithm.n_step, algorithm.batch_size) == (5, SACSettings().batch_size)
+    same = load_experiment(write({"extends": "base.yaml", "algorithm": {"type": "skild", "n_step": 5}})).algorithm
+    assert (same.alpha, same.n_step) == (3.0, 5)
 
 
 def test_experiments_do_not_change_after_loading(write) -> None:  # type: ignore[no-untyped-def]

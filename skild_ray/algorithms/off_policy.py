@@ -1,15 +1,13 @@
-"""What the algorithms of stage 4 share: their configuration, and the loop of sampling and learning around a replay."""
+"""What the algorithms of stage 4 share: the loop of sampling and learning around an experience."""
 
 import functools
-from abc import abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any
 
 import numpy as np
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm as RLlibAlgorithm
-from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
@@ -17,146 +15,13 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV
 
 from skild_ray.algorithms.env_runners import BoundedEnvRunner, EnvRunners, Fragment
 from skild_ray.algorithms.experience import Experience
+from skild_ray.algorithms.off_policy_config import OffPolicyConfig
 from skild_ray.algorithms.replay import Replay, learner_shares
-from skild_ray.algorithms.rllib_internals import (
-    ModelSettingsConfig,
-    env_runner_placement,
-    forget_weights_version,
-    learner_index,
-)
-from skild_ray.config import Environment, Experiment, RolloutSettings, Section
-from skild_ray.envs.lockstep import LockstepVectorEnv
+from skild_ray.algorithms.rllib_internals import env_runner_placement, forget_weights_version, learner_index
 
 UPDATES_PER_CALL = 8
 EPISODE_WINDOW = 50
 """Finished episodes that a logged value is a mean of, once there are so many."""
-
-
-class OffPolicyConfig(ModelSettingsConfig):
-    """Configuration of an `OffPolicy` algorithm.
-
-    `training` takes every field of the algorithm's section of `skild_ray.config`, which documents them, and nothing
-    unknown.
-    """
-
-    section: ClassVar[type[Section]]
-    """The settings of the algorithm."""
-    version: ClassVar[int]
-    """Raised when the code changes what is learned or what a checkpoint holds; part of the fingerprint of stage 4."""
-    vector_env: ClassVar[str]
-    """Name under which `make_vector_env` is registered."""
-
-    def __init__(self, algo_class: type | None = None) -> None:
-        super().__init__(algo_class=algo_class)
-        for name, field in self.section.model_fields.items():
-            setattr(self, name, field.get_default(call_default_factory=True))
-        self.low_level_env: str | None = None
-        self.low_level_kwargs: dict[str, Any] = {}
-        self.learner_threads = 1
-        # The vector environments bound actions themselves.
-        self.normalize_actions = False
-        self.clip_actions = False
-        self.gym_env_vectorize_mode = "vector_entry_point"
-        self.rollout_fragment_length = 4
-        self.num_env_runners = 1
-        self.num_envs_per_env_runner = 16
-        self.min_sample_timesteps_per_iteration = 0
-        self.min_time_s_per_iteration = 5.0
-        # See `BoundedEnvRunner` and `EnvRunners` for what becomes of faults.
-        self.env_runner_cls = BoundedEnvRunner
-        self.restart_failed_env_runners = True
-        self.sample_timeout_s = RolloutSettings().answer_timeout_s
-        self.delay_between_env_runner_restarts_s = 2.0
-
-    @staticmethod
-    @abstractmethod
-    def make_vector_env(context: Mapping[str, Any]) -> LockstepVectorEnv:
-        """The vector environment of one env runner, from RLlib's environment context."""
-
-    @abstractmethod
-    def pace(self) -> "Pace":
-        """How sampling and learning take turns."""
-
-    @abstractmethod
-    def build_experience(self) -> Experience:
-        """What is learned from: without any transition of the policy's own, with all that is given beside them."""
-
-    @classmethod
-    def from_experiment(cls, experiment: Experiment) -> Self:
-        """The algorithm that an experiment file describes."""
-        rollout, resources = experiment.rollout, experiment.resources
-        seed = int(np.random.SeedSequence([experiment.seed, 4]).generate_state(1)[0]) >> 2
-        config = (
-            cls()
-            .environment(experiment.environment.id, env_config=dict(experiment.environment.kwargs))
-            .env_runners(
-                num_env_runners=rollout.num_env_runners,
-                num_envs_per_env_runner=rollout.num_envs_per_env_runner,
-                rollout_fragment_length=max(1, rollout.decisions_per_fragment // rollout.num_envs_per_env_runner),
-                sample_timeout_s=rollout.answer_timeout_s,
-                num_cpus_per_env_runner=rollout.cpus_per_env_runner,
-                custom_resources_per_env_runner=dict(rollout.env_runner_resources),
-            )
-            .resources(placement_strategy=rollout.placement)
-            .learners(
-                num_learners=resources.num_learners,
-                num_cpus_per_learner=resources.learner_threads,
-                num_gpus_per_learner=1 if resources.use_gpu else 0,
-            )
-            .reporting(min_time_s_per_iteration=experiment.progress.report_interval_s)
-            .debugging(seed=seed, log_level="ERROR")
-        )
-        config.learner_threads = resources.learner_threads
-        if experiment.downstream.synchronous:
-            config.min_time_s_per_iteration = 0.0  # one fragment of each runner: no clock may decide anything
-        return config
-
-    def environment(self, env: Any = NotProvided, *, env_config: Any = NotProvided, **kwargs: Any) -> Self:
-        """As in RLlib, for the low-level environment: a Gymnasium id or 'module:attribute', and its arguments."""
-        if env is not NotProvided:
-            self.low_level_env = env
-        if env_config is not NotProvided:
-            self.low_level_kwargs = dict(env_config)
-        return super().environment(self.vector_env, **kwargs)
-
-    def training(self, **kwargs: Any) -> Self:
-        """Set fields of the algorithm's section; RLlib takes the rest, and refuses what is unknown."""
-        for name in set(kwargs) & set(self.section.model_fields):
-            setattr(self, name, kwargs.pop(name))
-        return super().training(**kwargs)
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """What a checkpoint says of this configuration, as plain values."""
-        return {"environment": self.low_level.model_dump()}
-
-    @property
-    def low_level(self) -> Environment:
-        """The low-level environment."""
-        return Environment(id=self.low_level_env or "", kwargs=self.low_level_kwargs)
-
-    def validated(self) -> Any:
-        """The algorithm's section with the fields that were set."""
-        return self.section(**{name: getattr(self, name) for name in self.section.model_fields})
-
-    def validate(self) -> None:
-        super().validate()
-        self.env_config: dict[str, Any] = {"id": self.low_level_env, "kwargs": self.low_level_kwargs}
-        if self.batch_size % max(1, self.num_learners):
-            raise ValueError(f"batch_size {self.batch_size} does not divide into {self.num_learners} learners")
-
-
-class Pace(NamedTuple):
-    """How sampling and learning take turns. A decision of the policy lasts up to `horizon` env steps."""
-
-    total_env_steps: int
-    horizon: int
-    batch_size: int
-    samples_per_decision: float
-    """Replayed transitions for each new one."""
-    warmup_decisions: int
-    """Decisions collected before the first update."""
-    synchronous: bool
 
 
 class OffPolicy(RLlibAlgorithm):
@@ -345,15 +210,16 @@ class OffPolicy(RLlibAlgorithm):
             "counts": dict(self._counts),
             "faults": dict(self._runners.faults),
             "recent": {name: list(values) for name, values in self._recent.items()},
-            **self.config.record,
-        } | self.experience.get_state()
+            "config": self.config.record,
+            "experience": self.experience.get_state(),
+        }
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._accept_older_weights(learners="learner_group" in state)
         super().set_state(state)
         if own := state.get("off_policy"):
-            self.experience.set_state(own)
+            self.experience.set_state(own["experience"])
             self._owed = own["owed"]
             self._counts = dict(own["counts"])
             self._runners.faults.update(own["faults"])

@@ -1,15 +1,29 @@
 """The algorithms of stage 4, by the `type` that an experiment names."""
 
+import difflib
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from skild_ray.config import Experiment
-from skild_ray.stages import DEMO_RL, IMITATION, Stage
+from skild_ray.errors import ConfigError
+from skild_ray.plugins import import_by_name
+from skild_ray.stages import Stage
 
 if TYPE_CHECKING:
-    from skild_ray.algorithms.off_policy import OffPolicyConfig
+    from skild_ray.algorithms.off_policy_config import OffPolicyConfig
+    from skild_ray.config import AlgorithmSettings, Experiment
+
+ALGORITHMS: Mapping[str, str] = {
+    "skild": "skild_ray.algorithms.skild.settings:SPEC",
+    "skild_reference": "skild_ray.algorithms.skild.reference_settings:SPEC",
+    "sac": "skild_ray.algorithms.sac.settings:SPEC",
+}
+"""Type -> `module:attribute` of its `AlgorithmSpec`."""
+
+ENTRY_POINTS = "skild_ray.algorithms"
+"""Group of the entry points by which other packages register theirs, `type = module:attribute`."""
 
 
 @dataclass(frozen=True)
@@ -17,11 +31,13 @@ class AlgorithmSpec:
     """What the program knows of an algorithm before it imports it.
 
     Attributes:
+        settings: class of the experiment's section `algorithm`.
         config: `module:class` of its `OffPolicyConfig`, which knows the rest.
         stage: stage 4 with these settings.
         remedy: what to change where losses are not finite any more.
     """
 
+    settings: "type[AlgorithmSettings]"
     config: str
     stage: Callable[[Any], Stage]
     remedy: str
@@ -33,30 +49,27 @@ class AlgorithmSpec:
         return found
 
 
-ALGORITHMS: Mapping[str, AlgorithmSpec] = {
-    "skild": AlgorithmSpec(
-        config="skild_ray.algorithms.skild.skild:SkiLDConfig",
-        stage=lambda settings: IMITATION if settings.env_reward_weight == 0 else DEMO_RL,
-        remedy="lower algorithm.critic_lr or algorithm.policy_lr, or bound the skills (algorithm.latent_squash)",
-    ),
-    "sac": AlgorithmSpec(
-        config="skild_ray.algorithms.sac.sac:SACConfig",
-        stage=lambda settings: Stage(
-            "sac",
-            "SAC with demonstrations",
-            summary="Soft actor-critic without skills, demonstrations in its replay",
-            because="algorithm.type is sac",
-        ),
-        remedy="lower sac.learning_rate",
-    ),
-}
+def spec_of(type: str) -> AlgorithmSpec:
+    """The algorithm of this type: a key of ALGORITHMS, an installed package's, or `module:attribute`.
+
+    Raises:
+        ConfigError: there is none, or it cannot be imported.
+    """
+    needed_by = f"algorithm {type!r}"
+    installed = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+    place = ALGORITHMS.get(type) or installed.get(type) or type
+    module, colon, name = place.partition(":")
+    if not colon:
+        known = [*ALGORITHMS, *installed]
+        nearest = difflib.get_close_matches(type, known, n=1)
+        remedy = f"the nearest is {nearest[0]!r}" if nearest else f"there are {', '.join(known)}, or 'module:attribute'"
+        raise ConfigError(f"unknown {needed_by}; {remedy}")
+    spec = getattr(import_by_name(module, needed_by), name, None)
+    if not isinstance(spec, AlgorithmSpec):
+        raise ConfigError(f"{needed_by}: {module!r} has no AlgorithmSpec {name!r}")
+    return spec
 
 
-def spec_of(experiment: Experiment) -> AlgorithmSpec:
-    """Of the algorithm that the experiment trains."""
-    return ALGORITHMS["sac" if experiment.sac else "skild"]
-
-
-def last_stage(experiment: Experiment) -> Stage:
+def last_stage(experiment: "Experiment") -> Stage:
     """Stage 4 of the experiment."""
-    return spec_of(experiment).stage(experiment.downstream)
+    return spec_of(experiment.algorithm.type).stage(experiment.algorithm)

@@ -13,10 +13,12 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODUL
 from torch import Tensor
 
 from skild_ray.algorithms.checkpoints import Row, restore_newest, save_checkpoint
-from skild_ray.algorithms.off_policy import OffPolicy, OffPolicyConfig
+from skild_ray.algorithms.off_policy import OffPolicy
+from skild_ray.algorithms.off_policy_config import OffPolicyConfig
 from skild_ray.algorithms.registry import last_stage, spec_of
 from skild_ray.config import Experiment
 from skild_ray.envs.conventions import subtasks_of
+from skild_ray.envs.registry import make_env
 from skild_ray.envs.try_out import try_out
 from skild_ray.errors import ConfigError, SkildError, described
 from skild_ray.interruption import Interruption, Stopped
@@ -86,16 +88,20 @@ def train_downstream(
 
 def algorithm_config(experiment: Experiment) -> OffPolicyConfig:
     """That of the algorithm which the experiment trains in stage 4."""
-    return spec_of(experiment).load_config().from_experiment(experiment)
+    return spec_of(experiment.algorithm.type).load_config().from_experiment(experiment)
 
 
-def input_artifacts(experiment: Experiment) -> Sequence[Artifact]:
+def input_artifacts(experiment: Experiment, run_dir: Path | None = None) -> Sequence[Artifact]:
     """The artifacts of the stages that the experiment's algorithm starts from, checked to belong together.
+
+    Args:
+        experiment: names the algorithm.
+        run_dir: where they are; default: the experiment's run.
 
     Raises:
         ArtifactError: one is missing or damaged, or was made from another.
     """
-    artifacts = [open_artifact(run_folder(experiment), name) for name in last_stage(experiment).inputs]
+    artifacts = [open_artifact(run_dir or run_folder(experiment), name) for name in last_stage(experiment).inputs]
     for artifact in artifacts:
         for source in artifacts:
             if source.stage in artifact.record["inputs"]:
@@ -122,7 +128,7 @@ def publish_policy(
         data=data or {},
         inputs=input_artifacts(experiment),
         facts={
-            "total_env_steps": experiment.downstream.total_env_steps,
+            "total_env_steps": experiment.algorithm.total_env_steps,
             **algo.counts,
             **algo.faults,
             "seconds": round(rows[-1]["seconds"], 1),
@@ -138,7 +144,8 @@ def try_environment(config: OffPolicyConfig) -> list[str]:
     Returns the names of its sub-tasks, numbers where it draws them anew for every episode.
     """
     config.validate()
-    env = config.make_vector_env(config.env_config)
+    environment = config.low_level
+    env = config.make_vector_env([lambda: make_env(environment.id, environment.kwargs)])
     try:
         try_out(env.envs[0], config.low_level_env or "")
         env.reset(seed=0)
@@ -164,7 +171,7 @@ def module_weights(algo: OffPolicy) -> dict[str, Tensor]:
 def _train(
     algo: OffPolicy, experiment: Experiment, stage: str, work: Path, subtasks: Sequence[str], series: Series
 ) -> list[Row]:
-    budget = experiment.downstream.total_env_steps
+    budget = experiment.algorithm.total_env_steps
     rows = restore_newest(algo, work, budget)
     series.restart(rows)
     earlier = rows[-1]["seconds"] if rows else 0.0
@@ -186,7 +193,7 @@ def _train(
                 save_checkpoint(algo, work, rows, experiment.progress.keep_checkpoints)
                 saved = time.monotonic()
             if interruption.number:
-                where = "the last checkpoint" if experiment.downstream.synchronous else "there"
+                where = "the last checkpoint" if experiment.algorithm.synchronous else "there"
                 raise Stopped(
                     f"{stage}: stopped at {algo.counts['env_steps']} env steps; the same command resumes from {where}",
                     interruption.number,
@@ -198,7 +205,7 @@ def require_budget(algo: OffPolicy, experiment: Experiment) -> None:
     """Raise ConfigError if a new run would be over before it began."""
     if algo.finished:
         raise ConfigError(
-            f"algorithm.total_env_steps {experiment.downstream.total_env_steps} does not allow one "
+            f"algorithm.total_env_steps {experiment.algorithm.total_env_steps} does not allow one "
             "fragment of experience; raise it, or lower rollout.decisions_per_fragment and "
             "rollout.num_envs_per_env_runner"
         )
@@ -212,7 +219,7 @@ def checkpoint_is_due(
     With `synchronous` env steps alone decide; otherwise the time since `saved`, or that the process is `leaving`.
     """
     settings = experiment.progress
-    if experiment.downstream.synchronous:
+    if experiment.algorithm.synchronous:
         interval = settings.checkpoint_env_steps
         return algo.counts["env_steps"] // interval > before // interval
     return leaving or time.monotonic() - saved >= settings.checkpoint_interval_s
@@ -259,7 +266,7 @@ def _note(row: Row) -> str:
 
 def check_finite(row: Row, experiment: Experiment) -> None:
     """Raise SkildError where the losses have diverged."""
-    remedy = spec_of(experiment).remedy
+    remedy = spec_of(experiment.algorithm.type).remedy
     for name in ("critic_loss", "policy_loss", "alpha_loss", "discriminator_loss"):
         if not math.isfinite(row.get(name, 0.0)):
             raise SkildError(

@@ -1,9 +1,10 @@
 """The experiment: one typed schema with every default, unit and range, read from YAML.
 
-A section a subject: `data`, `skills` (stages 1 to 3), `skild` and `sac` (stage 4), `cluster`, `reporting`; `experiment`
-puts them together, and `loading` reads and merges files.
+A section a subject: `data`, `skills` (stages 1 to 3), `algorithm` (stage 4; each algorithm has its own in its folder),
+`cluster`, `reporting`; `experiment` puts them together, and `loading` reads and merges files.
 """
 
+from skild_ray.config.algorithm import AlgorithmSettings
 from skild_ray.config.cluster import ProgressSettings, ResourceSettings, RolloutSettings
 from skild_ray.config.data import Data, Environment, Generate, Source
 from skild_ray.config.experiment import Experiment
@@ -18,9 +19,7 @@ from skild_ray.config.loading import (
 )
 from skild_ray.config.messages import explain
 from skild_ray.config.reporting import EvaluationSettings, MLflowSettings, TrackingSettings, WandbSettings
-from skild_ray.config.sac import SACSettings
 from skild_ray.config.section import Section
-from skild_ray.config.skild import Quirk, SkiLDSettings
 from skild_ray.config.skills import (
     DemoDiscriminatorSettings,
     Norm,
@@ -31,6 +30,7 @@ from skild_ray.config.skills import (
 )
 
 __all__ = [
+    "AlgorithmSettings",
     "Data",
     "DemoDiscriminatorSettings",
     "Environment",
@@ -40,12 +40,9 @@ __all__ = [
     "MLflowSettings",
     "Norm",
     "ProgressSettings",
-    "Quirk",
     "ResourceSettings",
     "RolloutSettings",
-    "SACSettings",
     "Section",
-    "SkiLDSettings",
     "SkillModelSettings",
     "SkillPosteriorSettings",
     "SkillPriorSettings",

@@ -1,6 +1,8 @@
 """The low-level environment, and the trajectories that are learned from."""
 
 import os
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
@@ -53,21 +55,44 @@ class Source(Section):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Source":
-        if (self.dataset is None) == (self.generate is None):
-            raise ValueError("give exactly one of 'dataset' and 'generate'")
+        if self.dataset is None and self.generate is None:
+            raise ValueError("a new source needs 'dataset' or 'generate'")
+        if self.dataset is not None and self.generate is not None:
+            raise ValueError("give exactly one of 'dataset' and 'generate'; if one is inherited, set it to null")
         return self
 
 
 class Data(Section):
-    """Where the two kinds of trajectories come from."""
+    """Where the two kinds of trajectories come from: sources by name, in the order in which they are used.
 
-    task_agnostic: list[Source] = Field(min_length=1)
-    demonstrations: list[Source] = Field(min_length=1)
+    A source of null is left out, so that a file can drop one that it inherits. The entries of a list have the names
+    "0", "1", ...
+    """
+
+    task_agnostic: dict[str, Source]
+    demonstrations: dict[str, Source]
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the episodes held out, at least one")
+
+    @field_validator("task_agnostic", "demonstrations", mode="before")
+    @classmethod
+    def _by_name(cls, sources: Any) -> Any:
+        if isinstance(sources, list):
+            sources = {str(index): source for index, source in enumerate(sources)}
+        if not isinstance(sources, Mapping):
+            return sources
+        named = {name: source for name, source in sources.items() if source is not None}
+        if not named:
+            raise ValueError("give at least one source")
+        for name in named:
+            if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_-]+", name)):
+                raise ValueError(
+                    f"{name!r} is not a valid source name: use letters, digits, _ and -, in quotes if it is a number"
+                )
+        return named
 
     @field_validator("task_agnostic")
     @classmethod
-    def _some_negatives(cls, sources: list[Source]) -> list[Source]:
-        if not any(source.negatives for source in sources):
+    def _some_negatives(cls, sources: dict[str, Source]) -> dict[str, Source]:
+        if not any(source.negatives for source in sources.values()):
             raise ValueError("one source at least must have 'negatives: true', for the discriminator to learn from")
         return sources

@@ -1,21 +1,23 @@
 """The experiment: everything that fixes a run."""
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, SerializeAsAny, ValidatorFunctionWrapHandler, field_validator
 
+from skild_ray.config.algorithm import AlgorithmSettings
 from skild_ray.config.cluster import ProgressSettings, ResourceSettings, RolloutSettings
 from skild_ray.config.data import Data, Environment
 from skild_ray.config.reporting import EvaluationSettings, TrackingSettings
-from skild_ray.config.sac import SACSettings
 from skild_ray.config.section import Section
-from skild_ray.config.skild import SkiLDSettings
 from skild_ray.config.skills import (
     DemoDiscriminatorSettings,
     SkillModelSettings,
     SkillPosteriorSettings,
     SkillPriorSettings,
 )
+from skild_ray.errors import ConfigError
 
 
 class Experiment(Section):
@@ -30,10 +32,7 @@ class Experiment(Section):
     skill_prior: SkillPriorSettings = SkillPriorSettings()
     skill_posterior: SkillPosteriorSettings = SkillPosteriorSettings()
     demo_discriminator: DemoDiscriminatorSettings = DemoDiscriminatorSettings()
-    algorithm: SkiLDSettings = SkiLDSettings()
-    sac: SACSettings | None = Field(
-        None, description="where it is given, plain SAC is trained and stages 1 to 4 are not"
-    )
+    algorithm: SerializeAsAny[AlgorithmSettings] = Field({}, validate_default=True, description="stage 4, by its type")
     rollout: RolloutSettings = RolloutSettings()
     resources: ResourceSettings = ResourceSettings()
     progress: ProgressSettings = ProgressSettings()
@@ -45,12 +44,16 @@ class Experiment(Section):
     def _at_home(cls, runs: str) -> str:
         return os.path.expanduser(runs)
 
-    @property
-    def imitation(self) -> bool:
-        """Whether stage 4 learns without any reward from the environment."""
-        return self.algorithm.env_reward_weight == 0
-
-    @property
-    def downstream(self) -> SkiLDSettings | SACSettings:
-        """The settings of the reinforcement learning, whichever algorithm it is."""
-        return self.sac or self.algorithm
+    @field_validator("algorithm", mode="wrap")
+    @classmethod
+    def _of_its_type(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> AlgorithmSettings:
+        if isinstance(value, AlgorithmSettings) or not isinstance(value, Mapping):
+            checked: AlgorithmSettings = validate(value)
+            return checked
+        try:
+            kind = AlgorithmSettings.for_content(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        settings = kind.model_validate(value)
+        assert isinstance(settings, AlgorithmSettings)
+        return settings

@@ -1,20 +1,22 @@
 """Experiments from YAML, with overrides, and back.
 
 An experiment file may name another one under `extends:` (a path relative to itself); its own keys are merged over
-that one, and `--set a.b=c` overrides come last. A list replaces a list; `a.0.b` names a key of an entry. `~` at the
-start of a path is the user's home.
+that one, and `--set a.b=c` overrides come last. Mappings are merged key by key, so sources of data by their names; a
+list replaces what is inherited, and `a.0.b` names a key of an entry. Another `algorithm.type` begins with its own
+defaults. `~` at the start of a path is the user's home.
 """
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
+from skild_ray.config.algorithm import AlgorithmSettings
 from skild_ray.config.experiment import Experiment
 from skild_ray.config.messages import explain
 from skild_ray.errors import ConfigError
@@ -52,9 +54,10 @@ def with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment
     for key, value in values.items():
         set_value(content, key, value, f"'{key}'")
     try:
-        return Experiment.model_validate(OmegaConf.to_container(content))
+        plain = OmegaConf.to_container(content)
+        return Experiment.model_validate(plain)
     except ValidationError as error:
-        raise ConfigError(explain(error, Experiment)) from None
+        raise ConfigError(explain(error, Experiment, plain)) from None
 
 
 def to_yaml(experiment: Experiment) -> str:
@@ -72,7 +75,7 @@ def _validate(content: Any, overrides: Sequence[str], origin: str) -> Experiment
     try:
         return Experiment.model_validate(plain)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {explain(error, Experiment)}") from None
+        raise ConfigError(f"{origin}: {explain(error, Experiment, plain)}") from None
 
 
 def read_mapping(path: Path, seen: tuple[Path, ...] = ()) -> Any:
@@ -90,27 +93,38 @@ def read_mapping(path: Path, seen: tuple[Path, ...] = ()) -> Any:
     base = content.pop("extends", None)
     if base is None:
         return content
-    extended = path.parent / os.path.expanduser(str(base))
-    return _merge(read_mapping(extended, (*seen, path.resolve())), content, str(path))
+    inherited = read_mapping(path.parent / os.path.expanduser(str(base)), (*seen, path.resolve()))
+    _drop_other_algorithm(inherited, OmegaConf.select(content, "algorithm.type"))
+    return OmegaConf.create(_merged(OmegaConf.to_container(inherited), OmegaConf.to_container(content)))
 
 
-def _merge(base: Any, changes: Any, origin: str) -> Any:
-    """`changes` merged over `base`; `origin` names the former in messages."""
-    try:
-        return OmegaConf.merge(base, changes)
-    except TypeError:
-        raise ConfigError(f"{origin}: a mapping stands where a list belongs, or the reverse") from None
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{origin}: {str(error).splitlines()[0]}") from None
+def _merged(base: Any, changes: Any) -> Any:
+    """Mappings merged key by key, where the entries of a list in `base` have the keys "0", "1", ...; else `changes`."""
+    if not isinstance(changes, dict) or not isinstance(base, dict | list):
+        return changes
+    below = base if isinstance(base, dict) else {str(index): entry for index, entry in enumerate(base)}
+    return below | {key: _merged(below.get(key), value) for key, value in changes.items()}
+
+
+def _drop_other_algorithm(content: Any, kind: object) -> None:
+    """Forget the settings of another algorithm than the one of this type, which begins with its own defaults."""
+    if kind is None or "algorithm" not in content:
+        return
+    if kind != OmegaConf.select(content, "algorithm.type", default=AlgorithmSettings.model_fields["type"].default):
+        content.pop("algorithm")
 
 
 def set_value(content: DictConfig, key: str, value: Any, origin: str) -> None:
-    """Set the value of `a.b`, or `a.0.b` inside a list; a mapping is merged over the one that is there.
+    """Set the value of `a.b`, or `a.0.b` inside a list; a mapping is merged over the one that is there, if one is.
 
     `origin` names the change in messages.
     """
+    if key == "algorithm.type":
+        _drop_other_algorithm(content, value)
+    elif key == "algorithm" and isinstance(value, Mapping):
+        _drop_other_algorithm(content, value.get("type"))
     try:
-        OmegaConf.update(content, key, value)
+        OmegaConf.update(content, key, value, merge=not isinstance(value, list))
     except (IndexError, TypeError, ValueError):
         raise ConfigError(
             f"{origin}: no such place; entries of a list are numbered from 0, as in data.task_agnostic.0.weight"
@@ -136,13 +150,17 @@ def override_of(text: str) -> tuple[str, Any]:
 def _takes_text(key: str) -> bool:
     """Whether the experiment has text at `a.b`, or entries of text there."""
     annotation: Any = Experiment
-    for part in key.split("."):
+    parts = iter(key.split("."))
+    for part in parts:
         if part.isdecimal():
             continue
         section = next((c for c in _alternatives(annotation) if isinstance(c, type) and issubclass(c, BaseModel)), None)
         if section is None or part not in section.model_fields:
             return False
         annotation = section.model_fields[part].annotation
+        if get_origin(annotation) is dict:
+            next(parts, None)  # a key of the user's own
+            annotation = get_args(annotation)[1]
     return str in _alternatives(annotation)
 
 

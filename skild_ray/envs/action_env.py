@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.spaces import Box
+from numpy.typing import NDArray
 
 from skild_ray.envs.lockstep import LockstepVectorEnv
 
@@ -20,5 +22,7 @@ class ActionVectorEnv(LockstepVectorEnv):
         envs = [make() for make in env_fns]
         actions = envs[0].action_space
         assert isinstance(actions, Box)
-        dim = actions.shape[0]
-        super().__init__(envs, actions, 1, lambda inputs: inputs[:, -dim:], autoreset=autoreset)
+        super().__init__(envs, actions, horizon=1, autoreset=autoreset)
+
+    def act(self) -> NDArray[np.float32]:
+        return self.decisions

@@ -1,6 +1,7 @@
 """Several low-level environments stepped in lockstep, under decisions that last up to `horizon` of their steps."""
 
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import gymnasium as gym
@@ -21,17 +22,14 @@ from skild_ray.envs.conventions import (
 )
 from skild_ray.errors import EnvironmentFault, described
 
-Act = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Maps [N, observation_dim + decision_dim], each observation with the decision in force, to actions [N, action_dim]."""
-
 
 class LockstepVectorEnv(VectorEnv):
     """N environments that follow the decisions of a policy in lockstep, with one call of `act` for each of their steps.
 
     Decision d in s_t executes a_{t+i} = clip(act(s_{t+i}, d), -1, 1) for i = 0..k-1, where k = `horizon` unless the
-    episode ends earlier. A step of this environment is thus the semi-Markov transition (s_t, d, sum of the k rewards,
-    s_{t+k}, terminated, k). Environments whose episode ended are reset by their next step, which ignores its decision
-    (Gymnasium's NEXT_STEP mode).
+    episode ends earlier; subclasses define `act`. A step of this environment is thus the semi-Markov transition (s_t,
+    d, sum of the k rewards, s_{t+k}, terminated, k). Environments whose episode ended are reset by their next step,
+    which ignores its decision (Gymnasium's NEXT_STEP mode).
 
     Info of every step, one entry an environment:
         k: environment steps this decision took; 0 for a reset.
@@ -42,29 +40,30 @@ class LockstepVectorEnv(VectorEnv):
         envs: the low-level environments, each with 1-d Box observations and actions in [-1, 1].
         decisions: the space of one decision, 1-d.
         horizon: most environment steps a decision lasts.
-        act: see above.
         autoreset: whether finished environments start again; without it they stay as they are (k = 0) until `reset`.
     """
 
-    def __init__(
-        self, envs: Sequence[gym.Env], decisions: Box, horizon: int, act: Act, *, autoreset: bool = True
-    ) -> None:
+    def __init__(self, envs: Sequence[gym.Env], decisions: Box, horizon: int, *, autoreset: bool = True) -> None:
         self.envs, self.num_envs, self.horizon = list(envs), len(envs), horizon
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP if autoreset else AutoresetMode.DISABLED}
         self.single_observation_space, self.single_action_space = envs[0].observation_space, decisions
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.subtasks = subtasks_of(envs[0])
-        self._act, self._autoreset = act, autoreset
+        self._autoreset = autoreset
         (observation_dim,), (decision_dim,) = self.single_observation_space.shape or (), decisions.shape
-        # What `act` reads; environments write their observations right into it.
-        self._inputs = np.zeros((self.num_envs, observation_dim + decision_dim), np.float32)
-        self._observations, self._decisions = np.split(self._inputs, [observation_dim], axis=1)
+        # Environments write their observations right into what `act` reads.
+        self.inputs = np.zeros((self.num_envs, observation_dim + decision_dim), np.float32)
+        self._observations, self.decisions = np.split(self.inputs, [observation_dim], axis=1)
         self._over = np.ones(self.num_envs, bool)
         self._steps = np.zeros(self.num_envs, np.int64)  # of each episode, before the decision in force
         self._seeds: list[int | None] = [None] * self.num_envs  # of each episode that was given one
         self._endless = max(ENDLESS, episode_limit(envs[0]) or 0)
         self._solved = np.zeros(self.num_envs, np.int64)
+
+    @abstractmethod
+    def act(self) -> NDArray[np.float32]:
+        """Actions [N, action_dim] of all environments for `inputs`, their observations and `decisions` side by side."""
 
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
@@ -97,12 +96,12 @@ class LockstepVectorEnv(VectorEnv):
         if self._autoreset:
             for index in np.flatnonzero(self._over).tolist():
                 self._reset_one(index, None, None)
-        self._decisions[:] = actions
+        self.decisions[:] = actions
         for _ in range(self.horizon):
             if not active:
                 break
             taken[active] += 1
-            executed = np.clip(self._act(self._inputs), -1.0, 1.0)
+            executed = np.clip(self.act(), -1.0, 1.0)
             ended = []
             for index in active:
                 try:

@@ -9,7 +9,7 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skild_ray.envs.lockstep import Act, LockstepVectorEnv
+from skild_ray.envs.lockstep import LockstepVectorEnv
 
 Decoder = Callable[[Tensor], Tensor]
 """Maps [N, observation_dim + latent_dim] to actions [N, action_dim]."""
@@ -38,15 +38,10 @@ class SkillVectorEnv(LockstepVectorEnv):
         autoreset: bool = True,
     ) -> None:
         skills = Box(-np.inf, np.inf, (latent_dim,), np.float32)
-        super().__init__([make() for make in env_fns], skills, horizon, decoding(decoder), autoreset=autoreset)
-
-
-def decoding(decoder: Decoder) -> Act:
-    """The decoder as what turns skills into actions."""
+        super().__init__([make() for make in env_fns], skills, horizon, autoreset=autoreset)
+        self._decoder, self._tensor = decoder, torch.from_numpy(self.inputs)  # of the same memory
 
     @torch.inference_mode()
-    def act(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        actions: NDArray[np.float32] = decoder(torch.from_numpy(inputs)).numpy()
+    def act(self) -> NDArray[np.float32]:
+        actions: NDArray[np.float32] = self._decoder(self._tensor).numpy()
         return actions
-
-    return act

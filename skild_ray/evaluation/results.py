@@ -8,16 +8,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from skild_ray.config import Environment, Experiment, load_experiment
+from skild_ray.config import Environment, load_experiment
 from skild_ray.envs.registry import make_env
-from skild_ray.evaluation.agent import Agent, Which, load_agent
+from skild_ray.evaluation.agent import Agent, Which, config_in, load_agent
 from skild_ray.evaluation.rollouts import Episode, play, summarise
 from skild_ray.evaluation.statistics import in_words
 from skild_ray.runs import storage
-from skild_ray.runs.artifacts import writable
+from skild_ray.runs.artifacts import CONFIG_FILE, writable
 from skild_ray.video.film import RENDER_MODE, film
 from skild_ray.video.recording import Recording
 
@@ -28,24 +30,14 @@ FORMAT = 2
 LABELS: dict[Which, str] = {"trained": "trained", "initial": "initial", "posterior": "skill BC"}
 """The policies as tables name them."""
 Results = dict[str, Any]
-
-
-def policies_without_rl(experiment: Experiment) -> tuple[Which, ...]:
-    """The policies without reinforcement learning that are evaluated beside the trained one.
-
-    'initial' is the policy that training starts from: what reinforcement learning adds is what the trained one solves
-    beyond it. 'posterior' is skill behavioural cloning, where training starts from the posterior: it has the initial
-    policy's mean and its own sigma, where `policy_init_scale` is a factor on that. SAC starts from nothing.
-    """
-    if experiment.sac:
-        return ()
-    return ("initial", "posterior") if experiment.algorithm.policy_init == "posterior" else ("initial",)
+Known = list[tuple[Agent, NDArray[np.float32], Results]]
+"""Agents that were evaluated, with the states that they met and the results."""
 
 
 def evaluate_target(
     target: Path, episodes: int, seed: int, videos: int = 0, folder: Path = Path(), without_rl: bool = True
 ) -> Results:
-    """Results of the agent at `target` (see `load_agent`), `without_rl` with those of `policies_without_rl` by name.
+    """Results of the agent at `target` (see `load_agent`), with `without_rl` those of `Agent.without_rl` by name.
 
     Each is the summary of the deterministic policy, with that of the sampled one under 'sampled'. With `videos`, so
     many episodes of the trained deterministic policy are filmed into `folder/videos` and described under 'videos'.
@@ -57,20 +49,25 @@ def evaluate_target(
         return episodes_played, summarise(episodes_played, agent.env_steps, seed)
 
     agent = load_agent(target)
-    wanted = policies_without_rl(agent.experiment) if without_rl else ()
-    others = {which: load_agent(target, which) for which in wanted}
+    others = agent.without_rl() if without_rl else {}
     played, results = run(agent, "trained policy", True)
     results |= {"format": FORMAT, "sampled": run(agent, "trained policy", False)[1]}
+    known: Known = []
     for which, other in others.items():
-        if which == "posterior" and agent.experiment.algorithm.policy_init_scale == 1:
-            results[which] = results["initial"]
-            continue
         name = f"{LABELS[which]} policy"
-        mean = results["initial"] if which == "posterior" else run(other, name, True)[1]
+        if same := [result for agent, _, result in known if _same_weights(agent, other)]:
+            results[which] = same[0]
+            continue
+        alike = [(states, result) for agent, states, result in known if _same_means(agent, other, states)]
+        if not alike:
+            episodes_played, mean = run(other, name, True)
+            alike = [(np.concatenate([episode.states for episode in episodes_played]), mean)]
+        states, mean = alike[0]
         results[which] = mean | {"sampled": run(other, name, False)[1]}
+        known.append((other, states, results[which]))
     if videos:
         results["videos_wanted"] = videos
-        results["videos"] = _record(played, agent.experiment.environment, videos, folder / VIDEO_FOLDER)
+        results["videos"] = _record(played, agent.environment, videos, folder / VIDEO_FOLDER)
         film(recordings(results, folder))
     return results
 
@@ -81,7 +78,8 @@ def evaluate_run(artifact: Path, episodes: int, seed: int, videos: int = 0, with
     path = artifact / RESULTS_FILE
     if path.exists():
         stored: Results = json.loads(path.read_text())
-        others = policies_without_rl(load_experiment(artifact / "config.yaml")) if without_rl else ()
+        experiment = load_experiment(artifact / CONFIG_FILE)
+        others = config_in(artifact.parent, experiment).without_rl() if without_rl else ()
         missing = set(others) - set(stored)
         facts = (stored.get("format"), stored["episodes"], stored["seed"], stored.get("videos_wanted", 0))
         if facts == (FORMAT, episodes, seed, videos) and not missing:
@@ -94,6 +92,18 @@ def evaluate_run(artifact: Path, episodes: int, seed: int, videos: int = 0, with
         path.write_text(json.dumps(results, indent=2))
     _store(artifact)
     return results
+
+
+def _same_weights(first: Agent, second: Agent) -> bool:
+    """Whether two agents of one algorithm choose the same, sampled or not."""
+    mine, theirs = (agent.module.get_state(inference_only=True) for agent in (first, second))
+    return mine.keys() == theirs.keys() and all(np.array_equal(mine[name], theirs[name]) for name in mine)
+
+
+def _same_means(first: Agent, second: Agent, states: NDArray[np.float32]) -> bool:
+    """Whether two deterministic policies choose the same in `states`, all that the first one met: then so do both."""
+    mine, theirs = (agent.policy(deterministic=True, seed=0)(states) for agent in (first, second))
+    return np.array_equal(mine, theirs)
 
 
 def _store(artifact: Path) -> None:

@@ -8,14 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skild_ray.algorithms.pretrained import Pretrained, load_decoder
-from skild_ray.algorithms.skild.reference import squashed
-from skild_ray.config import Experiment
-from skild_ray.envs.action_env import ActionVectorEnv
 from skild_ray.envs.conventions import return_range_of, subtasks_of
 from skild_ray.envs.lockstep import LockstepVectorEnv
 from skild_ray.envs.registry import make_env
-from skild_ray.envs.skill_env import SkillVectorEnv
 from skild_ray.errors import SkildError
 from skild_ray.evaluation.agent import Agent, Policy
 from skild_ray.evaluation.statistics import bootstrap_mean, bounded_mean
@@ -165,25 +160,17 @@ def _subtask_names(episodes: Sequence[Episode]) -> tuple[str, ...]:
     return tuple(f"sub-task {number}" for number in range(1, max(map(len, names)) + 1))
 
 
-def evaluation_env(run_dir: Any, experiment: Experiment, episodes: int) -> LockstepVectorEnv:
-    """The environment to evaluate in, without automatic reset, episodes recorded: skill-level with the decoder of
-    `run_dir`, SAC's own."""
-    makers = [lambda: Recorder(make_env(experiment.environment.id, experiment.environment.kwargs))]
-    makers *= min(experiment.evaluation.num_envs, episodes)
-    if experiment.sac:
-        return ActionVectorEnv(makers, autoreset=False)
-    pretrained = Pretrained.open(run_dir)
-    skill, decoder = pretrained.experiment.skill, load_decoder(pretrained.skill_prior)
-    quirk = "squashed_decoder" in experiment.algorithm.reference_quirks
-    return SkillVectorEnv(
-        makers, squashed(decoder) if quirk else decoder, skill.latent_dim, skill.horizon, autoreset=False
-    )
+def evaluation_env(agent: Agent, episodes: int) -> LockstepVectorEnv:
+    """What the agent acts in, without automatic reset, its episodes recorded."""
+    environment = agent.environment
+    makers = [lambda: Recorder(make_env(environment.id, environment.kwargs))]
+    return agent.config.make_vector_env(makers * min(agent.num_envs, episodes), autoreset=False)
 
 
 def play(agent: Agent, episodes: int, seed: int, deterministic: bool, name: str = "evaluation") -> list[Episode]:
     """`episodes` episodes of the agent; their seeds follow from `seed` alone."""
     torch.set_num_threads(1)  # the batches are far too small for more
-    env = evaluation_env(agent.run_dir, agent.experiment, episodes)
+    env = evaluation_env(agent, episodes)
     seeds = np.random.SeedSequence(seed).generate_state(episodes).tolist()
     try:
         return run_episodes(env, agent.policy(deterministic, seed), seeds, name)

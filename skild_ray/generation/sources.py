@@ -1,7 +1,7 @@
 """The trajectories of an experiment, made where they are missing, and the data sets of a world."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from skild_ray.config import Experiment, Generate, Source
@@ -17,7 +17,7 @@ Kind = Literal["task_agnostic", "demonstrations"]
 
 
 def load_sources(
-    sources: Sequence[Source],
+    sources: Mapping[str, Source],
     experiment: Experiment,
     kind: Kind,
     workers: int | None = None,
@@ -26,9 +26,9 @@ def load_sources(
     """Load the sources in order, generating what does not exist yet.
 
     Args:
-        sources: of `experiment.data`.
+        sources: of `experiment.data`, by name.
         experiment: gives environment and seed.
-        kind: which of the two lists of `experiment.data` the sources are, for progress and messages.
+        kind: which of the two kinds of `experiment.data` the sources are, for progress and messages.
         workers: see `generate`.
         before_generating: called before a data set is made, which may take long.
 
@@ -38,11 +38,11 @@ def load_sources(
     env = make_env(experiment.environment.id, experiment.environment.kwargs)
     try:
         loaded = []
-        for index, source in enumerate(sources):
-            key = f"data.{kind}[{index}]"
+        for name, source in sources.items():
+            key = f"data.{kind}.{name}"
             try:
-                name = source.dataset or _generated(source, experiment, key, workers, before_generating)
-                loaded.append(load_dataset(name, env, source.max_episodes, source.select))
+                dataset = source.dataset or _generated(source, experiment, key, workers, before_generating)
+                loaded.append(load_dataset(dataset, env, source.max_episodes, source.select))
             except DataError as error:
                 raise DataError(f"{key}: {error}") from error
         return loaded
@@ -50,24 +50,31 @@ def load_sources(
         env.close()
 
 
-def stored_demonstrations(experiment: Experiment) -> list[Source]:
-    """The experiment's demonstrations with the data set of every scripted source by name, made where it is missing.
-
-    Raises:
-        SkildError: see `generate`.
-    """
-    workers = experiment.resources.data_workers
+def named_demonstrations(experiment: Experiment) -> list[Source]:
+    """The experiment's demonstrations with the data set of every scripted source by name, made already or not."""
     return [
         source
         if source.generate is None
         else source.model_copy(
             update={
-                "dataset": _generated(source, experiment, f"data.demonstrations[{index}]", workers),
+                "dataset": dataset_id(source.generate, experiment.environment, experiment.seed),
                 "generate": None,
             }
         )
-        for index, source in enumerate(experiment.data.demonstrations)
+        for source in experiment.data.demonstrations.values()
     ]
+
+
+def stored_demonstrations(experiment: Experiment) -> list[Source]:
+    """`named_demonstrations`, made where they are missing.
+
+    Raises:
+        SkildError: see `generate`.
+    """
+    for name, source in experiment.data.demonstrations.items():
+        if source.generate is not None:
+            _generated(source, experiment, f"data.demonstrations.{name}", experiment.resources.data_workers)
+    return named_demonstrations(experiment)
 
 
 def generate_named(
@@ -93,7 +100,7 @@ def generate_named(
     Raises:
         SkildError: see `generate`.
     """
-    (source,) = world.data.task_agnostic if task is None else world.data.demonstrations
+    (source,) = (world.data.task_agnostic if task is None else world.data.demonstrations).values()
     assert source.generate is not None
     changes: dict[str, Any] = {"episodes": episodes, "action_noise": action_noise}
     if task is not None:

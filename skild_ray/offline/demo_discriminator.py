@@ -99,7 +99,7 @@ class DemoDiscriminatorProblem(Problem):
 
 def _negatives(inputs: Inputs) -> tuple[list[Trajectories], list[Trajectories], list[float]]:
     """What `Inputs.split` gives of the task-agnostic sources, less those with `negatives: false`."""
-    sources = inputs.experiment.data.task_agnostic
+    sources = inputs.experiment.data.task_agnostic.values()
     kept = [
         parts
         for parts, source in zip(zip(*inputs.split("task_agnostic"), strict=True), sources, strict=True)

@@ -47,7 +47,7 @@ class Inputs:
         horizon = self.experiment.skill.horizon
         fraction, seed = self.experiment.data.validation_fraction, self.experiment.seed
         pairs = [source.at_least(horizon).split(fraction, seed) for source in self.sources(kind)]
-        weights = [source.weight for source in getattr(self.experiment.data, kind)]
+        weights = [source.weight for source in getattr(self.experiment.data, kind).values()]
         return [train for train, _ in pairs], [held_out for _, held_out in pairs], weights
 
     def require_windows(self, kinds: Sequence[DataKind]) -> None:
@@ -58,9 +58,9 @@ class Inputs:
         """
         horizon = self.experiment.skill.horizon
         for kind in kinds:
-            named = getattr(self.experiment.data, kind)
-            for index, (source, entry) in enumerate(zip(self.sources(kind), named, strict=True)):
-                place, of = f"data.{kind}[{index}]", source.num_episodes
+            named = getattr(self.experiment.data, kind).items()
+            for source, (name, entry) in zip(self.sources(kind), named, strict=True):
+                place, of = f"data.{kind}.{name}", source.num_episodes
                 if entry.dataset:
                     place += f" ({entry.dataset})"
                 short = int((source.lengths < horizon).sum())

@@ -132,7 +132,7 @@ def _divergences(
     """KL(pi || posterior) and KL(pi || prior) on one logarithmic scale."""
     policy = agent.module.policy
     references = {"posterior": load_head(pretrained.skill_posterior), "prior": load_head(pretrained.skill_prior)}
-    floor = agent.experiment.algorithm.sigma_floor
+    floor = agent.module.settings.sigma_floor
     with torch.inference_mode():
         inputs = torch.from_numpy(states)
         skills = policy(inputs)

@@ -24,10 +24,12 @@ def settings_of(experiment: Experiment, stage: str) -> dict[str, Any]:
         return {
             "seed": experiment.seed,
             "environment": experiment.environment.model_dump(),
-            "algorithm": experiment.downstream.model_dump(),
+            "algorithm": experiment.algorithm.model_dump(),
         }
     kinds = OFFLINE[stage].data
     data = experiment.data.model_dump(include={"validation_fraction", *kinds})
+    for kind in kinds:  # the order of the sources decides, their names do not
+        data[kind] = list(data[kind].values())
     if DEMONSTRATIONS not in kinds:  # only what tells them from others has negatives
         for source in data[kinds[0]]:
             del source["negatives"]
@@ -49,7 +51,7 @@ def differences(stage: str, made_with: Experiment, wanted: Experiment, artifact:
     """Settings, and the version of torch, that the fingerprint leaves out and that differ; empty where none does."""
     keys: tuple[str, ...] = OFFLINE_KEYS
     if stage not in OFFLINE:
-        keys = DOWNSTREAM_KEYS + (SYNCHRONOUS_KEYS if wanted.downstream.synchronous else ())
+        keys = DOWNSTREAM_KEYS + (SYNCHRONOUS_KEYS if wanted.algorithm.synchronous else ())
     before, now = (flat(experiment.model_dump()) for experiment in (made_with, wanted))
     different = [f"{key} {before[key]}, not {now[key]}" for key in keys if before[key] != now[key]]
     if artifact:

@@ -154,7 +154,7 @@ def _scheduler(sweep: Sweep) -> TrialScheduler:
     if asha:
         return AsyncHyperBandScheduler(
             time_attr=TIME,
-            max_t=sweep.base.downstream.total_env_steps,
+            max_t=sweep.base.algorithm.total_env_steps,
             grace_period=asha.grace_env_steps,
             reduction_factor=asha.reduction_factor,
             stop_last_trials=False,  # they end by themselves, and then publish what they have learned

@@ -18,6 +18,7 @@ from ray.tune.search.sample import Domain
 from skild_ray.algorithms.registry import last_stage
 from skild_ray.algorithms.train import EPISODE_METRICS
 from skild_ray.config import (
+    AlgorithmSettings,
     Experiment,
     Section,
     explain,
@@ -33,18 +34,6 @@ from skild_ray.stages import OFFLINE
 EVALUATION_METRICS = ("evaluation.success_rate", "evaluation.return_mean", "evaluation.subtasks_mean")
 OFFLINE_METRICS = {f"{stage}.best_validation_loss": stage for stage in OFFLINE}
 METRICS = (*EPISODE_METRICS, *EVALUATION_METRICS, *OFFLINE_METRICS)
-
-# What an agent that goes on from another's checkpoint can change. Other keys fix its networks, what its replay holds,
-# or how it began.
-PERTURBABLE = frozenset(
-    f"algorithm.{name}"
-    for name in (
-        *("alpha", "alpha_q", "target_divergence", "target_divergence_q", "sigma_floor", "n_step"),
-        *("target_update_rate", "policy_lr", "critic_lr", "alpha_lr", "discriminator_lr", "gradient_clip"),
-        *("batch_size", "samples_per_skill_step", "discriminator_reward_min", "discriminator_reward_max"),
-        *("discriminator_weight_decay", "discriminator_label_smoothing", "discriminator_noise"),
-    )
-)
 
 Values = dict[str, Any]
 """One configuration: a value for each key of the space, and the seed."""
@@ -184,8 +173,6 @@ class Sweep(Section):
         for key in self.space:
             if key in ("name", "runs", "seed"):
                 raise ValueError(f"space.{key}: not a setting to search; seeds has its own key")
-            if pbt and key not in PERTURBABLE:
-                raise ValueError(f"space.{key}: cannot change in the course of a run, so pbt cannot perturb it")
         return self
 
     @property
@@ -239,9 +226,11 @@ class Sweep(Section):
         for key, dimension in self.space.items():
             for value in dimension.extremes:
                 self._try({key: value}, f"space.{key}")
-        if self.scheduler.pbt and self.base.algorithm.learn_alphas:
-            for key in {"algorithm.alpha", "algorithm.alpha_q"} & set(self.space):
-                raise ConfigError(f"space.{key}: with algorithm.learn_alphas it is only where learning starts")
+        for key in self.space if self.scheduler.pbt else ():
+            section, _, name = key.partition(".")
+            settings = self.base.algorithm if section == "algorithm" else AlgorithmSettings()
+            if why := settings.fixed(name):
+                raise ConfigError(f"space.{key}: {why}, so pbt cannot perturb it")
         if self.search != "optuna":
             for values in self.configurations():
                 self._try(values, "space")

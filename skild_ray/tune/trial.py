@@ -23,7 +23,7 @@ from skild_ray.algorithms.train import (
     require_budget,
     try_environment,
 )
-from skild_ray.config import with_values
+from skild_ray.config import EvaluationSettings, with_values
 from skild_ray.errors import SkildError
 from skild_ray.evaluation.agent import Agent, load_agent
 from skild_ray.evaluation.results import Results
@@ -85,7 +85,7 @@ class Trial(tune.Trainable):
         """Results of the deterministic policy, if the metric is one of them."""
         if self._sweep.metric not in EVALUATION_METRICS:
             return {}
-        results = selection_results(load_agent(run_folder(self.experiment)))
+        results = selection_results(load_agent(run_folder(self.experiment)), self.experiment.evaluation)
         return {name: results[name.removeprefix("evaluation.")] for name in EVALUATION_METRICS}
 
     def _finish(self, row: Row) -> dict[str, Any]:
@@ -135,9 +135,8 @@ def selection_seed(evaluation_seed: int) -> int:
     return int(child.generate_state(1)[0])
 
 
-def selection_results(agent: Agent) -> Results:
-    """The summary of `evaluation.episodes` episodes of `selection_seed`, deterministic."""
-    settings = agent.experiment.evaluation
+def selection_results(agent: Agent, settings: EvaluationSettings) -> Results:
+    """The summary of `settings.episodes` episodes of `selection_seed`, deterministic."""
     seed = selection_seed(settings.seed)
     return summarise(play(agent, settings.episodes, seed, deterministic=True), agent.env_steps, seed)
 

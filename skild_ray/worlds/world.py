@@ -33,7 +33,10 @@ class World:
     @property
     def experiment(self) -> Experiment:
         """An experiment in this world, on the data that its demonstrator makes."""
-        data = Data(task_agnostic=[Source(generate=self.play)], demonstrations=[Source(generate=self.demonstrations)])
+        data = Data(
+            task_agnostic={"play": Source(generate=self.play)},
+            demonstrations={"scripted": Source(generate=self.demonstrations)},
+        )
         return Experiment(name=self.name, environment=Environment(id=self.environment), data=data)
 
 

@@ -12,8 +12,11 @@ from pretrained import publish_pretrained, tiny_experiment
 from ray.rllib.core import DEFAULT_MODULE_ID
 from torch import Tensor
 
-from skild_ray.algorithms.skild import SkiLDConfig, SkiLDTorchLearner, SkiLDTorchRLModule
-from skild_ray.config import Experiment, SkiLDSettings
+from skild_ray.algorithms.skild.settings import SkiLDSettings
+from skild_ray.algorithms.skild.skild import SkiLDConfig
+from skild_ray.algorithms.skild.skild_learner import SkiLDTorchLearner
+from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
+from skild_ray.config import Experiment
 from skild_ray.runs.folder import run_folder
 
 torch.set_num_threads(1)  # the networks of the tests are too small for more

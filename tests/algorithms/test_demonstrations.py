@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pretrained import publish_pretrained, tiny_experiment
 
 from skild_ray.algorithms.demonstrations import demonstration_rows, skill_rows
-from skild_ray.algorithms.skild import SkiLDConfig
+from skild_ray.algorithms.skild.skild import SkiLDConfig
 from skild_ray.config import Experiment, SkillModelSettings
 from skild_ray.data.episode import Episode
 from skild_ray.errors import ArtifactError, DataError
@@ -118,7 +118,7 @@ def test_imitation_takes_demonstrations_without_rewards(tmp_path: Path, ray_sess
         assert len(rows["rewards"]) == 8 and not rows["rewards"].any() and rows["terminated"].any()
     finally:
         algo.stop()
-    for wants_rewards in (experiment(), experiment(env_reward_weight=0.0, reference_quirks=["imitation_env_reward"])):
+    for wants_rewards in (experiment(), experiment(env_reward_weight=0.0, type="skild_reference")):
         with pytest.raises(DataError, match="no rewards for this task"):
             Run(wants_rewards).direct_data()
 

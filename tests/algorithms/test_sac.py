@@ -17,7 +17,8 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from typer.testing import CliRunner
 
-from skild_ray.algorithms.sac import SAC, SACConfig, SACTorchLearner
+from skild_ray.algorithms.sac.sac import SAC, SACConfig
+from skild_ray.algorithms.sac.sac_learner import SACTorchLearner
 from skild_ray.algorithms.sac.sac_rl_module import squashed_sample
 from skild_ray.cli import app
 from skild_ray.config import Experiment, Source
@@ -37,7 +38,8 @@ SETTINGS = {"hidden": 16, "batch_size": 32, "warmup_env_steps": 100, "updates_pe
 def _sac(runs: Path, **changes: Any) -> Experiment:
     """SAC on the line for 1500 env steps; fields of `config.SACSettings` may be changed, and sections."""
     sections = {name: changes.pop(name) for name in ("seed", "data", "rollout") if name in changes}
-    return tiny_experiment(runs, sac=SETTINGS | {"total_env_steps": 1_500} | changes, **sections)
+    algorithm = SETTINGS | {"type": "sac", "total_env_steps": 1_500} | changes
+    return tiny_experiment(runs, algorithm=algorithm, **sections)
 
 
 # --- losses ---

@@ -17,14 +17,16 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.minibatch_utils import MiniBatchCyclicIterator, ShardBatchIterator
 from torch import Tensor
 
+from skild_ray.algorithms.off_policy_config import make_runner_env
 from skild_ray.algorithms.pretrained import Pretrained, References, load_decoder
 from skild_ray.algorithms.replay import learner_shares
-from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
-from skild_ray.algorithms.skild.skild import make_skill_env
-from skild_ray.algorithms.train import metrics_row, module_weights
-from skild_ray.config import Experiment
+from skild_ray.algorithms.skild.skild import SkiLD, SkiLDConfig
+from skild_ray.algorithms.train import algorithm_config, metrics_row, module_weights
+from skild_ray.config import Experiment, with_values
 from skild_ray.data.formats import load_dataset
 from skild_ray.errors import SkildError
+from skild_ray.evaluation.agent import Agent
+from skild_ray.evaluation.rollouts import evaluation_env
 from skild_ray.generation.sources import stored_demonstrations
 from skild_ray.runs.folder import run_folder
 
@@ -52,7 +54,7 @@ def build(pretrained_run: Experiment, tmp_path: Path, monkeypatch: pytest.Monkey
             resources={"num_learners": num_learners},
             algorithm=changes,
         )
-        algo = SkiLDConfig.from_experiment(experiment).build_algo()
+        algo = algorithm_config(experiment).build_algo()
         assert isinstance(algo, SkiLD)
         built.append(algo)
         return algo
@@ -488,9 +490,11 @@ def test_what_was_restored_begins_episodes_nobody_has_seen(build: Build, tmp_pat
 
 # --- quirks ---
 
+SHIFTED: dict[str, Any] = {"type": "skild_reference", "reference_quirks": ["shifted_transitions"]}
+
 
 def test_shifted_transitions_reach_the_replay(build: Build) -> None:
-    algo = build(environment=VARIED, reference_quirks=["shifted_transitions"], total_env_steps=1_500)
+    algo = build(environment=VARIED, **SHIFTED, total_env_steps=1_500)
     _finish(algo)
     starts = algo.replay.recent()["obs"][:, 0]
     assert set(np.unique(starts % 5)) <= {0, 1}
@@ -500,7 +504,7 @@ def test_shifted_transitions_reach_the_replay(build: Build) -> None:
 def test_shifted_transitions_wait_for_long_episodes(build: Build) -> None:
     algo = build(
         environment={"id": "counting_env:CountingEnv", "kwargs": {"max_steps": 400}},
-        reference_quirks=["shifted_transitions"],
+        **SHIFTED,
         warmup_skill_steps=20,
         total_env_steps=4_000,
     )
@@ -509,22 +513,28 @@ def test_shifted_transitions_wait_for_long_episodes(build: Build) -> None:
 
 
 def test_decoder_is_squashed_by_the_quirk_only(pretrained_run: Experiment) -> None:
-    context = {"id": "line_world:LineEnv", "kwargs": {}, "run_dir": str(run_folder(pretrained_run))}
+    """In training as in evaluation."""
     decoder = load_decoder(Pretrained.open(run_folder(pretrained_run)).skill_prior)
     skill, ends = [5.0, -10.0, 20.0], []
     for quirks, bounded in (([], lambda action: np.clip(action, -1, 1)), (["squashed_decoder"], np.tanh)):
-        env = make_skill_env(context | {"reference_quirks": quirks})
-        (start,), _ = env.reset(seed=0)
-        position = 0.0
-        for _ in range(5):
-            position += 0.1 * bounded(decoder(torch.tensor([[position, start[1], *skill]], dtype=torch.float32)).item())
-        ends.append(env.step(np.array([skill], np.float32))[0][0, 0])
-        assert ends[-1] == pytest.approx(position, abs=1e-5)
-    assert ends[0] != pytest.approx(ends[1], abs=1e-3)
+        algorithm = {"type": "skild_reference", "reference_quirks": quirks}
+        config = algorithm_config(with_values(pretrained_run, {"algorithm": algorithm}))
+        config.validate()
+        evaluated = evaluation_env(Agent(config, config.build_module()), 1)
+        for env in (make_runner_env(config.env_config), evaluated):
+            (start,), _ = env.reset(seed=[0])
+            position = start[0]
+            for _ in range(5):
+                action = decoder(torch.tensor([[position, start[1], *skill]], dtype=torch.float32)).item()
+                position += 0.1 * bounded(action)
+            ends.append(env.step(np.array([skill], np.float32))[0][0, 0])
+            assert ends[-1] == pytest.approx(position, abs=1e-5)
+            env.close()
+    assert ends[0] != pytest.approx(ends[2], abs=1e-3)
 
 
 def test_all_quirks_at_once_train(build: Build) -> None:
-    algo = build(environment=VARIED, reference_quirks=True, discriminator_updates=0.5, env_reward_weight=0.0)
+    algo = build(environment=VARIED, type="skild_reference", discriminator_updates=0.5, env_reward_weight=0.0)
     _finish(algo)
     assert all(torch.isfinite(value).all() for value in module_weights(algo).values())
 
@@ -542,11 +552,13 @@ def test_configuration_of_a_library_user(pretrained_run: Experiment) -> None:
     )
     config.validate()
     assert (config.settings.alpha, config.settings.n_step) == (0.5, 2)
-    assert config.env_config["kwargs"] == {"max_episode_steps": 7}
+    assert config.env_config["record"]["environment"]["kwargs"] == {"max_episode_steps": 7}
     with pytest.raises(TypeError, match="alfa"):
         config.training(alfa=1.0)
     with pytest.raises(ValueError, match="discount"):
         _ = SkiLDConfig().training(discount=2.0).settings
+    with pytest.raises(TypeError, match="reference_quirks"):
+        config.training(reference_quirks=["squashed_decoder"])
 
 
 def test_configuration_needs_environment_and_run() -> None:

@@ -12,13 +12,13 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from torch import Tensor
 
 from skild_ray.algorithms.replay import Replay
-from skild_ray.algorithms.skild import SkiLDTorchLearner, SkiLDTorchRLModule
 from skild_ray.algorithms.skild.losses import discriminator_reward
-from skild_ray.config import SkiLDSettings
+from skild_ray.algorithms.skild.settings import SkiLDSettings
+from skild_ray.algorithms.skild.skild_learner import SkiLDTorchLearner
+from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
 
 Make = Callable[..., SkiLDTorchLearner]
 Batch = dict[str, Tensor]
-ALL_QUIRKS = SkiLDSettings.model_validate({"reference_quirks": True}).reference_quirks
 INSIDE, OUTSIDE = 1e4, -1e4
 """Logits of states that D is certain of."""
 
@@ -100,20 +100,12 @@ def test_discriminator_reward_of_every_state_of_the_walk(make_learner: Make) -> 
         ({"discriminator_reward_min": -1.0, "discriminator_reward_max": 0.5}, [-1, -1, 0, 0.5, 0.5]),
         ({"discriminator_reward": "log_d"}, [-5, -2.126928, -0.693147, -0.126928, 0]),
         ({"discriminator_reward": "log_d", "discriminator_reward_max": -0.5}, [-5, -2.126928, -0.693147, -0.5, -0.5]),
-        ({"reference_quirks": ["saturating_reward"]}, [-30, -2, 0, 2, 46.0517]),
     ],
 )
 def test_discriminator_reward(changes: dict[str, Any], expected: list[float]) -> None:
     logits = torch.tensor([-30.0, -2.0, 0.0, 2.0, 30.0])
     reward = discriminator_reward(SkiLDSettings.model_validate(changes), logits)
     torch.testing.assert_close(reward, torch.tensor(expected, dtype=torch.float32), rtol=1e-4, atol=1e-4)
-
-
-def test_saturating_reward_jumps() -> None:
-    settings = SkiLDSettings(reference_quirks=["saturating_reward"])
-    assert discriminator_reward(settings, torch.tensor([1e4, -1e4])).tolist() == pytest.approx(
-        [46.0517, -46.0517], abs=1e-3
-    )
 
 
 # --- targets ---
@@ -126,9 +118,8 @@ def test_target_bootstraps(make_learner: Make) -> None:
     assert target == pytest.approx([1 + 9, 2], abs=1e-4)
 
 
-@pytest.mark.parametrize(("quirks", "weight"), [([], 0.0), (["current_state_weights"], 1.0)])
-def test_divergences_in_the_target(make_learner: Make, quirks: list[str], weight: float) -> None:
-    learner = make_learner(env_reward_weight=1.0, kl_in_target=True, alpha=0.5, alpha_q=3.0, reference_quirks=quirks)
+def test_divergences_in_the_target(make_learner: Make) -> None:
+    learner = make_learner(env_reward_weight=1.0, kl_in_target=True, alpha=0.5, alpha_q=3.0)
     out = {
         "q_next": _column(10.0, 10.0),
         "later_kl_prior": torch.full((2, 1), 4.0),
@@ -137,8 +128,7 @@ def test_divergences_in_the_target(make_learner: Make, quirks: list[str], weight
         "later_logits": torch.full((2, 1), OUTSIDE),
     }
     target = _target(learner, out, bootstrap=_column(0.9, 0.0))
-    value = 10 - (1 - weight) * 0.5 * 4 - weight * 3 * 2
-    assert target == pytest.approx([0.9 * value, 0.0], abs=1e-4)
+    assert target == pytest.approx([0.9 * (10 - 0.5 * 4), 0.0], abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -292,12 +282,6 @@ def test_demonstration_guided_rl_uses_it(make_learner: Make, batch: Batch) -> No
     assert _gradients(learner, batch)[0] != _gradients(learner, batch | {"returns": torch.zeros(8)})[0]
 
 
-def test_released_imitation_uses_it_too(make_learner: Make) -> None:
-    learner = make_learner(env_reward_weight=0.0, reference_quirks=["imitation_env_reward"])
-    target = _target(learner, {"logits": torch.full((2, 1), 2.0)}, returns=_column(1.0, 0.0))
-    assert target == pytest.approx([1.1, 0.2], abs=1e-5)
-
-
 def test_spirl_learns_nothing_from_demonstrations(make_learner: Make, batch: Batch) -> None:
     learner = make_learner(guidance="prior", env_reward_weight=1.0, policy_init="prior")
     changed = {name: column + 1 for name, column in batch.items() if name.startswith(("posterior", "demonstration"))}
@@ -395,15 +379,9 @@ def test_updates_that_are_not_finite_are_skipped(make_learner: Make, batch: Batc
 
 
 def test_everything_together_stays_finite(make_learner: Make, batch: Batch) -> None:
-    for quirks in ([], ALL_QUIRKS):
-        learner = make_learner(
-            discriminator_updates=1.0,
-            learn_alphas=True,
-            kl_in_target=True,
-            kl="sampled",
-            kl_clamp=100.0,
-            reference_quirks=quirks,
-        )
-        _update(learner, batch, 3)
-        assert all(torch.isfinite(value).all() for value in _module(learner).state_dict().values())
-        assert math.isfinite(learner._latest.update.losses.total.item())
+    learner = make_learner(
+        discriminator_updates=1.0, learn_alphas=True, kl_in_target=True, kl="sampled", kl_clamp=100.0
+    )
+    _update(learner, batch, 3)
+    assert all(torch.isfinite(value).all() for value in _module(learner).state_dict().values())
+    assert math.isfinite(learner._latest.update.losses.total.item())

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +11,10 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from skild_ray.algorithms.pretrained import Pretrained, References, load_head
-from skild_ray.algorithms.skild import SkiLDTorchRLModule
+from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
+from skild_ray.algorithms.train import algorithm_config
 from skild_ray.config import Experiment
-from skild_ray.evaluation.agent import Which, build_module
+from skild_ray.evaluation.agent import Which
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.runs.folder import run_folder
 
@@ -174,11 +174,8 @@ def test_online_discriminator_sees_demonstrations_and_replay(make_module: Make, 
     torch.testing.assert_close(out["negative"], module.discriminator(batch["replayed_states"]))
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"discriminator_updates": 1.0, "reference_quirks": ["frozen_discriminator"]}], ids=["off", "quirk"]
-)
-def test_frozen_discriminator(make_module: Make, batch: Batch, changes: dict[str, Any]) -> None:
-    module = make_module(**changes)
+def test_frozen_discriminator(make_module: Make, batch: Batch) -> None:
+    module = make_module()
     assert "positive" not in module.forward_train(batch)
     assert not any(p.requires_grad for p in module.discriminator.parameters())
 
@@ -187,15 +184,6 @@ def test_fixed_alphas(make_module: Make) -> None:
     module = make_module(alpha=0.1, alpha_q=5.0)
     assert [module.log_alpha.exp().item(), module.log_alpha_q.exp().item()] == pytest.approx([0.1, 5.0])
     assert make_module(alpha=0.0).log_alpha.exp().item() < 1e-15
-
-
-def test_released_code_ignores_a_fixed_alpha(make_module: Make) -> None:
-    quirk = {"alpha": 0.1, "alpha_q": 5.0, "reference_quirks": ["ignored_fixed_alpha"]}
-    module = make_module(**quirk)
-    assert [module.log_alpha.exp().item(), module.log_alpha_q.exp().item()] == pytest.approx([1.0, 5.0])
-    assert make_module(learn_alphas=True, **quirk).log_alpha.exp().item() == pytest.approx(0.1), (
-        "a learned one starts there"
-    )
 
 
 def test_batch_norm_statistics_do_not_move(make_module: Make, batch: Batch, tmp_path: Path) -> None:
@@ -228,6 +216,6 @@ def test_behavioural_cloning_is_the_posterior_with_its_own_sigma(pretrained_run:
     expected = load_head(Pretrained.open(run_folder(experiment)).skill_posterior)(batch["obs"])
     scales: dict[Which, float] = {"initial": 0.5, "posterior": 1.0}
     for which, scale in scales.items():
-        policy = build_module(run_folder(experiment), experiment, which).policy(batch["obs"])
+        policy = algorithm_config(experiment).without_rl()[which].build_module().policy(batch["obs"])
         torch.testing.assert_close(policy.mean, expected.mean)
         torch.testing.assert_close(policy.log_std.exp(), scale * expected.log_std.exp())

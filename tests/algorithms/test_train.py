@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from pretrained import publish_pretrained, tiny_experiment
 
-from skild_ray.algorithms.skild import SkiLDTorchRLModule
+from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
 from skild_ray.algorithms.train import completion_rates, train_downstream
 from skild_ray.config import Experiment
 from skild_ray.errors import ArtifactError, SkildError
@@ -240,7 +240,7 @@ def test_a_policy_is_not_evaluated_with_other_skills(make_run: Callable[..., Exp
     artifact = train_downstream(experiment, "f")
     (checkpoint,) = (run_folder(experiment) / ".work" / "demo_rl-f").iterdir()
     assert load_agent(artifact.path).env_steps == load_agent(checkpoint).env_steps
-    assert load_agent(checkpoint).experiment.environment == experiment.environment
+    assert load_agent(checkpoint).environment == experiment.environment
     publish_pretrained(experiment, seed=1)
     for path in (artifact.path, checkpoint):
         with pytest.raises(ArtifactError, match="trained from another"):

@@ -9,8 +9,8 @@ from counting_env import CountingEnv
 from numpy.typing import NDArray
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from skild_ray.algorithms.skild.reference import TracedSkillVectorEnv
-from skild_ray.algorithms.transitions import Rows, ShiftedTransitions, episode_rows
+from skild_ray.algorithms.skild.reference import ShiftedTransitions, TracedSkillVectorEnv
+from skild_ray.algorithms.transitions import Rows, episode_rows
 
 Transition = tuple[float, float, float, float, bool]
 

@@ -9,10 +9,8 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
 from benchmarks.bare_updates import BareLearner
-from skild_ray.algorithms.skild import SkiLD, SkiLDConfig
-from skild_ray.algorithms.train import module_weights
-from skild_ray.evaluation.agent import build_module
-from skild_ray.runs.folder import run_folder
+from skild_ray.algorithms.skild.skild import SkiLD, SkiLDConfig
+from skild_ray.algorithms.train import algorithm_config, module_weights
 
 SIZE = 32
 
@@ -26,7 +24,7 @@ def test_update_changes_weights_as_the_learner_does(tmp_path: Path, ray_session:
     try:
         algo.train()
         batch = {name: torch.from_numpy(column) for name, column in algo.replay.sample(SIZE).items()}
-        module = build_module(run_folder(experiment), experiment)
+        module = algorithm_config(experiment).build_module()
         module.load_state_dict(module_weights(algo))
         before = {name: value.clone() for name, value in module.state_dict().items()}
 
@@ -49,4 +47,4 @@ def test_settings_it_does_not_know_are_refused(tmp_path: Path) -> None:
     experiment = tiny_experiment(tmp_path, algorithm={"learn_alphas": True})
     publish_pretrained(experiment)
     with pytest.raises(ValueError, match="fixed alphas"):
-        BareLearner(build_module(run_folder(experiment), experiment))
+        BareLearner(algorithm_config(experiment).build_module())

@@ -10,7 +10,8 @@ from benchmarks.simulators import World, simulator_measurements
 from benchmarks.throughput import measure, measured_experiment
 from benchmarks.training_loop import TrainingLoop
 from benchmarks.untrained import publish_untrained
-from skild_ray.config import Experiment, SkiLDSettings, SkillModelSettings
+from skild_ray.algorithms.skild.settings import SkiLDSettings
+from skild_ray.config import Experiment, SkillModelSettings
 
 KEYS = {
     "raw_env_steps_per_s",

@@ -17,7 +17,7 @@ import yaml
 from small_maze import EXPERIMENT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from skild_ray.algorithms.skild import SkiLDConfig
+from skild_ray.algorithms.skild.skild import SkiLDConfig
 from skild_ray.config import load_experiment
 from skild_ray.errors import ArtifactError
 from skild_ray.offline.skill_posterior import SkillPosteriorProblem

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 from pretrained import publish_pretrained, tiny_experiment
 
+from skild_ray.algorithms.train import algorithm_config
 from skild_ray.envs import make_env
 from skild_ray.envs.conventions import return_range_of
 from skild_ray.errors import SkildError
-from skild_ray.evaluation.agent import build_module
 from skild_ray.evaluation.results import RESULTS_FILE, evaluate_run, most_telling, policies, show
 from skild_ray.evaluation.rollouts import Episode, summarise
 from skild_ray.runs.artifacts import Artifact, publish
-from skild_ray.runs.folder import run_folder
 
 
 def episode(
@@ -44,7 +43,7 @@ def untrained(tmp_path: Path, **algorithm: Any) -> Artifact:
     return publish(
         experiment,
         "demo_rl",
-        build_module(run_folder(experiment), experiment).state_dict(),
+        algorithm_config(experiment).build_module().state_dict(),
         [{"env_steps": 10.0}],
         fingerprint="untrained",
         data={},

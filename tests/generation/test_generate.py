@@ -267,26 +267,29 @@ def test_load_sources(minari_root: Path, capsys: pytest.CaptureFixture[str]) -> 
             "name": "line",
             "environment": LINE.model_dump(),
             "data": {
-                "task_agnostic": [{"dataset": stored, "max_episodes": 4}, {"generate": walk(5).model_dump()}],
-                "demonstrations": [{"dataset": "line/gone-v0"}],
+                "task_agnostic": {
+                    "stored": {"dataset": stored, "max_episodes": 4},
+                    "played": {"generate": walk(5).model_dump()},
+                },
+                "demonstrations": {"gone": {"dataset": "line/gone-v0"}},
             },
         }
     )
     sources = experiment.data.task_agnostic
     loaded = load_sources(sources, experiment, "task_agnostic", workers=2)
     assert [part.num_episodes for part in loaded] == [4, 5]
-    assert "data.task_agnostic[1]" in capsys.readouterr().out
+    assert "data.task_agnostic.played" in capsys.readouterr().out
     again = load_sources(sources, experiment, "task_agnostic")
     assert [part.fingerprint() for part in again] == [part.fingerprint() for part in loaded]
     assert not capsys.readouterr().out
     selected = Source(dataset=stored, select=["goal"], max_episodes=5)
-    assert load_sources([selected], experiment, "demonstrations")[0].num_episodes == 5
+    assert load_sources({"some": selected}, experiment, "demonstrations")[0].num_episodes == 5
     wrong = selected.model_copy(update={"select": ["gaol"]})
     with pytest.raises(
-        DataError, match=r"^data.demonstrations\[0\]: data set '.*': no episode solves exactly gaol; .*goal"
+        DataError, match=r"^data\.demonstrations\.some: data set '.*': no episode solves exactly gaol; .*goal"
     ):
-        load_sources([wrong], experiment, "demonstrations")
-    with pytest.raises(DataError, match=r"data.demonstrations\[0\]: data set 'line/gone-v0' is not in"):
+        load_sources({"some": wrong}, experiment, "demonstrations")
+    with pytest.raises(DataError, match=r"data\.demonstrations\.gone: data set 'line/gone-v0' is not in"):
         load_sources(experiment.data.demonstrations, experiment, "demonstrations")
 
 

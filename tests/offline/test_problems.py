@@ -276,7 +276,7 @@ def test_short_episodes_are_left_out_before_the_split(
         assert min(*train.lengths, *held_out.lengths) >= 20
     inputs.require_windows(["task_agnostic", "demonstrations"])
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("data.task_agnostic[0]") and second.startswith("data.demonstrations[0]")
+    assert first.startswith("data.task_agnostic.0") and second.startswith("data.demonstrations.0")
     assert second.endswith("1 of 5 episodes is shorter than the horizon of 5 transitions, left out")
     for make in (SkillPriorProblem, DemoDiscriminatorProblem):
         assert make(inputs, seed=0).validation()
@@ -286,10 +286,10 @@ def test_two_episodes_of_the_horizon_are_required(make_trajectories: MakeTraject
     data = make_trajectories(4)
     longest = data.lengths.max()
     inputs = _inputs([data], [data], skill={"horizon": 41})
-    with pytest.raises(DataError, match=rf"data.task_agnostic\[0\].*: 0 of its 4 .* 41 .* longest has {longest}; at"):
+    with pytest.raises(DataError, match=rf"data\.task_agnostic\.0.*: 0 of its 4 .* 41 .* longest has {longest}; at"):
         inputs.require_windows(["task_agnostic"])
     one = data.select([0])
-    with pytest.raises(DataError, match=r"data.demonstrations\[0\].*: 1 of its 1 episodes is as long as"):
+    with pytest.raises(DataError, match=r"data\.demonstrations\.0.*: 1 of its 1 episodes is as long as"):
         _inputs([data], [one]).require_windows(["demonstrations"])
 
 

@@ -34,7 +34,7 @@ def _experiment(runs: object, **sections: Any) -> Experiment:
     training = {"iterations": 120, "validation_interval": 20, "warmup_iterations": 20, "learning_rate": 1e-2}
     source = {"dataset": "synthetic"}
     settings: dict[str, Any] = {
-        "data": {"task_agnostic": [source], "demonstrations": [source]},
+        "data": {"task_agnostic": {"play": source}, "demonstrations": {"scripted": source}},
         "skill_prior": training,
         "skill_posterior": training | {"patience": None},
         "demo_discriminator": training | {"hidden": 8, "layers": 1},

@@ -11,9 +11,8 @@ import pytest
 import torch
 from pretrained import tiny_experiment
 
-from skild_ray.config import SkiLDSettings
+from skild_ray.algorithms.train import algorithm_config
 from skild_ray.errors import ArtifactError, ConfigError, SkildError
-from skild_ray.evaluation.results import policies_without_rl
 from skild_ray.report.comparison import band, compare, read_method
 from skild_ray.runs.artifacts import publish
 from skild_ray.runs.folder import run_folder
@@ -133,5 +132,5 @@ def test_mistakes_are_one_line(make: Make, tmp_path: Path) -> None:
     ],
 )
 def test_policies_without_rl(tmp_path: Path, changes: dict[str, Any], expected: tuple[str, ...]) -> None:
-    experiment = tiny_experiment(tmp_path)
-    assert policies_without_rl(experiment.model_copy(update={"algorithm": SkiLDSettings(**changes)})) == expected
+    config = algorithm_config(tiny_experiment(tmp_path, algorithm=changes))
+    assert tuple(config.without_rl()) == expected

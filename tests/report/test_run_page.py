@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from skild_ray.algorithms.train import algorithm_config
 from skild_ray.config import Experiment, with_values
 from skild_ray.errors import ArtifactError
-from skild_ray.evaluation.agent import build_module
 from skild_ray.evaluation.rollouts import Episode, summarise
 from skild_ray.models.discriminator import Discriminator
 from skild_ray.models.skill_model import SkillHead, SkillModel
@@ -69,7 +69,7 @@ def experiment_in(runs: Path, environment: str = "skild_ray/Maze-v0", **kwargs: 
             "name": "tiny",
             "runs": str(runs),
             "environment": {"id": environment, "kwargs": kwargs},
-            "data": {"task_agnostic": [source], "demonstrations": [source]},
+            "data": {"task_agnostic": {"play": source}, "demonstrations": {"scripted": source}},
             "skill": {"hidden": 8, "decoder_layers": 1, "head_layers": 1, "latent_dim": 3},
             "algorithm": {"critic_hidden": 8, "critic_layers": 0},
         }
@@ -129,7 +129,7 @@ def publish_downstream(experiment: Experiment, inputs: list[Artifact], stage: st
     return publish(
         experiment,
         stage,
-        build_module(run_folder(experiment), experiment).state_dict(),
+        algorithm_config(experiment).build_module().state_dict(),
         rows,
         fingerprint="print-downstream",
         data={},

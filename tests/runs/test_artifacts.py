@@ -21,7 +21,7 @@ WEIGHTS = {"layer.weight": torch.arange(6.0).reshape(2, 3), "count": torch.tenso
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> Experiment:
-    data = Data(task_agnostic=[SOURCE], demonstrations=[SOURCE])
+    data = Data(task_agnostic={"play": SOURCE}, demonstrations={"human": SOURCE})
     return Experiment(name="tiny", seed=7, runs=str(tmp_path / "runs"), environment=Environment(id="any"), data=data)
 
 

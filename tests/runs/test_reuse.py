@@ -10,7 +10,7 @@ from skild_ray.config import Experiment
 from skild_ray.errors import ArtifactError
 from skild_ray.runs.artifacts import Artifact, open_artifact, publish
 from skild_ray.runs.folder import run_folder
-from skild_ray.runs.reuse import differences, require_replaceable
+from skild_ray.runs.reuse import changed_settings, differences, require_replaceable
 
 
 @pytest.fixture
@@ -86,6 +86,16 @@ def test_differences_that_the_fingerprint_leaves_out() -> None:
     often = tiny_experiment("runs", progress={"checkpoint_env_steps": 10}, algorithm={"synchronous": True})
     rarely = tiny_experiment("runs", progress={"checkpoint_env_steps": 20}, algorithm={"synchronous": True})
     assert differences("demo_rl", often, rarely) == "progress.checkpoint_env_steps 10, not 20"
+
+
+def test_the_order_of_sources_decides_but_not_their_names() -> None:
+    def of(**datasets: str) -> Experiment:
+        sources = {name: {"dataset": dataset} for name, dataset in datasets.items()}
+        return tiny_experiment("runs", data={"task_agnostic": sources, "demonstrations": {"human": {"dataset": "c"}}})
+
+    before = of(play="a", old="b")
+    assert changed_settings(before, of(first="a", second="b"), "skill_prior") == {}
+    assert list(changed_settings(before, of(old="b", play="a"), "skill_prior")) == ["data.task_agnostic"]
 
 
 def test_another_torch_is_a_difference(experiment: Experiment) -> None:

@@ -10,8 +10,9 @@ import yaml
 from pretrained import publish_pretrained, tiny_experiment
 from ray.tune import Result
 
+from skild_ray.algorithms.train import algorithm_config
 from skild_ray.config import load_experiment, to_yaml
-from skild_ray.evaluation.agent import build_module, load_agent
+from skild_ray.evaluation.agent import load_agent
 from skild_ray.evaluation.rollouts import play, summarise
 from skild_ray.runs.artifacts import publish
 from skild_ray.runs.folder import run_folder
@@ -165,13 +166,13 @@ def test_the_best_is_run_with_a_seed_that_it_was_not_chosen_on(sweep: Callable[.
 def test_trials_are_compared_on_other_episodes_than_the_best_is_reported_on(tmp_path: Path) -> None:
     experiment = tiny_experiment(tmp_path, evaluation={"episodes": 20, "seed": 7})
     stages = publish_pretrained(experiment).artifacts
-    weights = build_module(run_folder(experiment), experiment).state_dict()
+    weights = algorithm_config(experiment).build_module().state_dict()
     made = {"fingerprint": "untrained", "data": {}, "inputs": stages, "facts": {"env_steps": 10}}
     publish(experiment, "demo_rl", weights, [{"env_steps": 10.0}], **made)  # type: ignore[arg-type]
     agent = load_agent(run_folder(experiment))
     chosen_on, reported_on = (play(agent, 20, seed, deterministic=True) for seed in (selection_seed(7), 7))
     assert {episode.seed for episode in chosen_on}.isdisjoint(episode.seed for episode in reported_on)
-    assert selection_results(agent) == summarise(chosen_on, 10, selection_seed(7))
+    assert selection_results(agent, experiment.evaluation) == summarise(chosen_on, 10, selection_seed(7))
 
 
 def test_seeds_of_selection_do_not_meet_those_of_reports() -> None:

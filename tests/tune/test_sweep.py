@@ -8,9 +8,10 @@ import pytest
 import yaml
 from pretrained import tiny_experiment
 
+from skild_ray.algorithms.skild.settings import CHANGEABLE
 from skild_ray.config import to_yaml, with_values
 from skild_ray.errors import ConfigError
-from skild_ray.tune.sweep import PERTURBABLE, Sweep, clamped, load_sweep
+from skild_ray.tune.sweep import Sweep, clamped, load_sweep
 
 REPOSITORY = Path(__file__).parents[2]
 ALPHA = {"algorithm.alpha": {"loguniform": [0.1, 10.0]}}
@@ -101,8 +102,8 @@ def test_mistakes_are_one_line(sweep: Callable[..., Sweep], content: dict[str, A
 
 def test_every_perturbable_key_exists(sweep: Callable[..., Sweep]) -> None:
     base = sweep().base
-    for key in PERTURBABLE:
-        with_values(base, {key: getattr(base.algorithm, key.partition(".")[2])})
+    for name in CHANGEABLE:
+        with_values(base, {f"algorithm.{name}": getattr(base.algorithm, name)})
 
 
 def test_a_perturbation_stays_in_its_range(sweep: Callable[..., Sweep]) -> None:

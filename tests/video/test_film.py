@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from pretrained import publish_pretrained, tiny_experiment
 
+from skild_ray.algorithms.train import algorithm_config
 from skild_ray.config import Environment
 from skild_ray.envs import make_env
-from skild_ray.evaluation.agent import Agent, build_module
+from skild_ray.evaluation.agent import Agent
 from skild_ray.evaluation.rollouts import play
-from skild_ray.runs.folder import run_folder
 from skild_ray.video.captions import Captions
 from skild_ray.video.film import FRAMES_PER_S, film, key_frame
 from skild_ray.video.recording import Recorder, Recording, key_steps
@@ -80,7 +80,8 @@ def test_captions_fit_and_follow_the_credits() -> None:
 def test_evaluation_episodes_play_again_from_their_seeds_and_actions(tmp_path: Path) -> None:
     experiment = tiny_experiment(tmp_path)
     publish_pretrained(experiment)
-    agent = Agent(experiment, run_folder(experiment), build_module(run_folder(experiment), experiment), 0)
+    config = algorithm_config(experiment)
+    agent = Agent(config, config.build_module())
     first, second = play(agent, 2, 3, deterministic=True)
     assert first.seed != second.seed
     env = make_env(experiment.environment.id, experiment.environment.kwargs)

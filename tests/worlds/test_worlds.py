@@ -14,7 +14,7 @@ from skild_ray.worlds.named import load_expert, load_world_or_experiment, world_
 def test_every_world_can_be_played(name: str) -> None:
     world = load_world_or_experiment(name)
     assert world.name == name
-    for (source,) in (world.data.task_agnostic, world.data.demonstrations):
+    for source in (world.data.task_agnostic["play"], world.data.demonstrations["scripted"]):
         assert source.generate is not None
         load_expert(source.generate.expert)
         Request.of(source.generate, world.environment, 0).make_env().close()

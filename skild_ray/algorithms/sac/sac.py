@@ -1,32 +1,23 @@
 """Plain SAC with demonstrations in its replay, as an RLlib algorithm: its environment and its configuration."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
-import torch
+from gymnasium.spaces import Box
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.tune.registry import register_env
 
 from skild_ray.algorithms.demonstrations import load_demonstrations
-from skild_ray.algorithms.off_policy import OffPolicy, OffPolicyConfig, Pace
+from skild_ray.algorithms.off_policy import OffPolicy
+from skild_ray.algorithms.off_policy_config import Makers, OffPolicyConfig, Pace
 from skild_ray.algorithms.sac.sac_experience import DemonstratedExperience
 from skild_ray.algorithms.sac.sac_learner import SACTorchLearner
 from skild_ray.algorithms.sac.sac_rl_module import SACTorchRLModule
-from skild_ray.config import Experiment, SACSettings, Source
+from skild_ray.algorithms.sac.settings import SACSettings
+from skild_ray.config import Experiment, Source
 from skild_ray.envs.action_env import ActionVectorEnv
 from skild_ray.envs.registry import make_env
-from skild_ray.generation.sources import stored_demonstrations
-
-ACTION_ENV = "skild_ray/actions"
-
-
-def make_action_env(context: Mapping[str, Any]) -> ActionVectorEnv:
-    """The vector environment of one env runner, from RLlib's environment context."""
-    torch.set_num_threads(1)
-    return ActionVectorEnv([lambda: make_env(context["id"], context["kwargs"])] * context.get("num_envs", 1))
-
-
-register_env(ACTION_ENV, make_action_env)
+from skild_ray.generation.sources import named_demonstrations
 
 
 class SACConfig(OffPolicyConfig):
@@ -40,13 +31,12 @@ class SACConfig(OffPolicyConfig):
         )
         algo = config.build_algo()
 
-    `training` takes every field of `skild_ray.config.SACSettings`, which documents them, and nothing unknown.
+    `training` takes every field of `SACSettings`, which documents them, and nothing unknown.
     """
 
-    section = SACSettings
+    Settings = SACSettings
     version = 2
-    vector_env = ACTION_ENV
-    make_vector_env = staticmethod(make_action_env)
+    settings: SACSettings
 
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class or SAC)
@@ -54,10 +44,16 @@ class SACConfig(OffPolicyConfig):
 
     @classmethod
     def from_experiment(cls, experiment: Experiment) -> Self:
-        """The algorithm that an experiment file describes; scripted demonstrations are made where they are missing."""
-        assert experiment.sac is not None
-        sources = stored_demonstrations(experiment)
-        return super().from_experiment(experiment).training(**experiment.sac.model_dump()).demonstrations(*sources)
+        """The algorithm that an experiment file describes; its demonstrations are read where they are stored."""
+        return super().from_experiment(experiment).demonstrations(*named_demonstrations(experiment))
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        return super().from_record(record).demonstrations(*map(Source.model_validate, record["sources"]))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return super().record | {"sources": self.demonstration_sources}
 
     def demonstrations(self, *sources: str | Source) -> Self:
         """Name the stored data sets that hold the demonstrations; see `load_rewarded_episodes` for their rewards."""
@@ -70,16 +66,10 @@ class SACConfig(OffPolicyConfig):
         """What `demonstrations` named."""
         return [Source.model_validate(source) for source in self.demonstration_sources]
 
-    @property
-    def settings(self) -> SACSettings:
-        """The fields of `config.SACSettings`, validated."""
-        settings: SACSettings = self.validated()
-        return settings
-
     def validate(self) -> None:
         super().validate()
-        if self.low_level_env is None or not self.demonstration_sources:
-            raise ValueError("SACConfig needs .environment(ID) and .demonstrations(DATASET)")
+        if not self.demonstration_sources:
+            raise ValueError("SACConfig needs .demonstrations(DATASET)")
 
     def pace(self) -> Pace:
         settings = self.settings
@@ -96,6 +86,13 @@ class SACConfig(OffPolicyConfig):
         rows = load_demonstrations(self.sources, self.low_level)
         return DemonstratedExperience(rows, self.settings, self.seed or 0)
 
+    def make_vector_env(self, makers: Makers, autoreset: bool = True) -> ActionVectorEnv:
+        return ActionVectorEnv(makers, autoreset=autoreset)
+
+    def spaces(self) -> tuple[Box, Box]:
+        with contextlib.closing(make_env(self.low_level.id, self.low_level.kwargs)) as env:
+            return cast(Box, env.observation_space), cast(Box, env.action_space)
+
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         return RLModuleSpec(module_class=SACTorchRLModule)
 
@@ -103,12 +100,8 @@ class SACConfig(OffPolicyConfig):
         return SACTorchLearner
 
     @property
-    def record(self) -> dict[str, Any]:
-        return super().record | {"sources": self.demonstration_sources, "sac": self.settings.model_dump()}
-
-    @property
     def model_settings(self) -> dict[str, Any]:
-        return {"sac": self.settings.model_dump()}
+        return {"algorithm": self.settings.model_dump()}
 
 
 class SAC(OffPolicy):

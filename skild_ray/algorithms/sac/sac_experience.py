@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
 from skild_ray.algorithms.replay import Replay, draw_batches
+from skild_ray.algorithms.sac.settings import SACSettings
 from skild_ray.algorithms.transitions import Rows, episode_rows
-from skild_ray.config import SACSettings
 
 COLUMNS = ("obs", "actions", "returns", "bootstrap", "later_states", "later_weights")
 

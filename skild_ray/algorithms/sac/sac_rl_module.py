@@ -11,7 +11,7 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 
-from skild_ray.config import SACSettings
+from skild_ray.algorithms.sac.settings import SACSettings
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.models.networks import Ensemble, Predictor
 
@@ -21,11 +21,11 @@ class SACTorchRLModule(TorchRLModule, InferenceOnlyAPI):
 
     a = tanh(u) with u ~ N(mu(s), sigma(s)^2), so that actions are in (-1, 1). Observations enter as they are.
 
-    `model_config`: `sac`, the fields of `config.SACSettings`.
+    `model_config`: `algorithm`, the fields of `SACSettings`.
     """
 
     def setup(self) -> None:
-        self.settings = settings = SACSettings.model_validate(self.model_config["sac"])
+        self.settings = settings = SACSettings.model_validate(self.model_config["algorithm"])
         observation_dim, action_dim = self.observation_space.shape[0], self.action_space.shape[0]
         self.policy = Predictor(observation_dim, 2 * action_dim, settings.hidden, layers=1, norm="none")
         if self.inference_only:

@@ -24,13 +24,13 @@ The default leaves the sum out. The critic then values the return alone, and R o
 sum, divergences count on the scale of the rewards, which fixed alphas do not know; the paper learns its alphas.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from skild_ray.config import SkiLDSettings
+from skild_ray.algorithms.skild.settings import SkiLDSettings
 from skild_ray.models.discriminator import discriminator_loss
 
 
@@ -61,7 +61,20 @@ class Update(NamedTuple):
     """y, [B]."""
 
 
-def skild_losses(settings: SkiLDSettings, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Update:
+def discriminator_reward(settings: SkiLDSettings, logits: Tensor) -> Tensor:
+    """r_D of logits d = log D - log(1 - D), clipped: d itself, positive where a state looks like a demonstration, or
+    log D, which is never positive and so never pays for staying.
+    """
+    reward = logits if settings.discriminator_reward == "logit" else nn.functional.logsigmoid(logits)
+    return reward.clamp(settings.discriminator_reward_min, settings.discriminator_reward_max)
+
+
+def skild_losses(
+    settings: SkiLDSettings,
+    batch: Mapping[str, Tensor],
+    out: Mapping[str, Tensor],
+    reward_d: Callable[[SkiLDSettings, Tensor], Tensor] = discriminator_reward,
+) -> Update:
     """All losses of one batch.
 
     Args:
@@ -69,17 +82,17 @@ def skild_losses(settings: SkiLDSettings, batch: Mapping[str, Tensor], out: Mapp
         batch: from the replay: `returns` [B] = sum_i w_i r_i, `n_step_weights` [B, n] = w_0 .. w_{n-1}, `bootstrap` [B]
             = w_n, and with `kl_in_target` `later_weights` [B, n] = w_1 .. w_n.
         out: of `SkiLDTorchRLModule` on that batch.
+        reward_d: r_D of the settings and logits d.
     """
     with torch.no_grad():
         alpha, alpha_q = out["log_alpha"].exp(), out["log_alpha_q"].exp()
         support = posterior_weight(settings, out["logits"][:, 0])
-        reward_d = (batch["n_step_weights"] * discriminator_reward(settings, out["logits"])).sum(-1)
-        weight = env_reward_weight(settings)
-        reward = (1 - weight) * reward_d + (weight * batch["returns"] if weight > 0 else 0.0)
+        discriminator_return = (batch["n_step_weights"] * reward_d(settings, out["logits"])).sum(-1)
+        weight = settings.env_reward_weight  # with 0 (imitation) no reward of the environment reaches a loss
+        reward = (1 - weight) * discriminator_return + (weight * batch["returns"] if weight > 0 else 0.0)
         target = reward + batch["bootstrap"] * out["q_next"]
         if settings.kl_in_target:
-            stale = "current_state_weights" in settings.reference_quirks
-            later_support = support[:, None] if stale else posterior_weight(settings, out["later_logits"])
+            later_support = posterior_weight(settings, out["later_logits"])
             cost = regulariser(later_support, out["later_kl_prior"], out["later_kl_posterior"], alpha, alpha_q)
             target = target - (batch["later_weights"] * cost).sum(-1)
     held_back = regulariser(support, out["kl_prior"], out["kl_posterior"], alpha, alpha_q)
@@ -94,7 +107,7 @@ def skild_losses(settings: SkiLDSettings, batch: Mapping[str, Tensor], out: Mapp
             else zero
         ),
     )
-    return Update(losses, support, reward_d, reward, target)
+    return Update(losses, support, discriminator_return, reward, target)
 
 
 def regulariser(support: Tensor, kl_prior: Tensor, kl_posterior: Tensor, alpha: Tensor, alpha_q: Tensor) -> Tensor:
@@ -121,25 +134,3 @@ def posterior_weight(settings: SkiLDSettings, logits: Tensor) -> Tensor:
             return torch.ones_like(logits)
         case _:
             return torch.sigmoid(logits)
-
-
-def env_reward_weight(settings: SkiLDSettings) -> float:
-    """lambda, the weight of the environment's reward. The released imitation configuration keeps it at 0.9.
-
-    With lambda = 0 (imitation) no reward of the environment reaches a loss.
-    """
-    quirk = settings.env_reward_weight == 0 and "imitation_env_reward" in settings.reference_quirks
-    return 0.9 if quirk else settings.env_reward_weight
-
-
-def discriminator_reward(settings: SkiLDSettings, logits: Tensor) -> Tensor:
-    """r_D of logits d = log D - log(1 - D), clipped: d itself, positive where a state looks like a demonstration, or
-    log D, which is never positive and so never pays for staying.
-
-    The reference goes through float32 probabilities, which saturate: d beyond about +-17 turns into +-46.05.
-    """
-    if "saturating_reward" in settings.reference_quirks:
-        probability = torch.sigmoid(logits)
-        return torch.log(probability + 1e-20) - torch.log(1 - probability + 1e-20)
-    reward = logits if settings.discriminator_reward == "logit" else nn.functional.logsigmoid(logits)
-    return reward.clamp(settings.discriminator_reward_min, settings.discriminator_reward_max)

@@ -5,40 +5,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import torch
+import numpy as np
+from gymnasium.spaces import Box
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.tune.registry import register_env
 
-from skild_ray.algorithms.off_policy import OffPolicy, OffPolicyConfig, Pace
+from skild_ray.algorithms.off_policy import OffPolicy
+from skild_ray.algorithms.off_policy_config import Makers, OffPolicyConfig, Pace
 from skild_ray.algorithms.pretrained import Pretrained, load_decoder
-from skild_ray.algorithms.skild.reference import TracedSkillVectorEnv, squashed
+from skild_ray.algorithms.skild.settings import SkiLDSettings
 from skild_ray.algorithms.skild.skild_experience import SkillExperience
 from skild_ray.algorithms.skild.skild_learner import SkiLDTorchLearner
 from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
-from skild_ray.config import Experiment, SkiLDSettings
-from skild_ray.envs.registry import make_env
+from skild_ray.config import Experiment
 from skild_ray.envs.skill_env import SkillVectorEnv
 from skild_ray.runs.folder import run_folder
-
-SKILL_ENV = "skild_ray/skills"
-
-
-def make_skill_env(context: Mapping[str, Any]) -> SkillVectorEnv:
-    """The skill-level vector environment of one env runner, from RLlib's environment context."""
-    torch.set_num_threads(1)
-    pretrained = Pretrained.open(context["run_dir"])
-    skill, quirks = pretrained.experiment.skill, context["reference_quirks"]
-    decoder = load_decoder(pretrained.skill_prior)
-    vector_env = TracedSkillVectorEnv if "shifted_transitions" in quirks else SkillVectorEnv
-    return vector_env(
-        [lambda: make_env(context["id"], context["kwargs"])] * context.get("num_envs", 1),
-        squashed(decoder) if "squashed_decoder" in quirks else decoder,
-        skill.latent_dim,
-        skill.horizon,
-    )
-
-
-register_env(SKILL_ENV, make_skill_env)
 
 
 class SkiLDConfig(OffPolicyConfig):
@@ -53,13 +33,12 @@ class SkiLDConfig(OffPolicyConfig):
         )
         algo = config.build_algo()
 
-    `training` takes every field of `skild_ray.config.SkiLDSettings`, which documents them, and nothing unknown.
+    `training` takes every field of `SkiLDSettings`, which documents them, and nothing unknown.
     """
 
-    section = SkiLDSettings
+    Settings = SkiLDSettings
     version = 2
-    vector_env = SKILL_ENV
-    make_vector_env = staticmethod(make_skill_env)
+    settings: SkiLDSettings
 
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class or SkiLD)
@@ -68,31 +47,35 @@ class SkiLDConfig(OffPolicyConfig):
     @classmethod
     def from_experiment(cls, experiment: Experiment) -> Self:
         """The algorithm that an experiment file describes, on the artifacts in its run directory."""
-        config = super().from_experiment(experiment).training(**experiment.algorithm.model_dump())
-        return config.pretrained(run_dir=str(run_folder(experiment).resolve()))
+        return super().from_experiment(experiment).pretrained(run_dir=str(run_folder(experiment).resolve()))
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        return super().from_record(record).pretrained(run_dir=record["run_dir"])
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return super().record | {"run_dir": self.run_dir}
 
     def pretrained(self, *, run_dir: str) -> Self:
         """Name the folder that holds the artifacts of stages 1 to 3."""
         self.run_dir = str(Path(os.path.expanduser(run_dir)).resolve())
         return self
 
-    @property
-    def settings(self) -> SkiLDSettings:
-        """The fields of `SkiLDSettings`, validated."""
-        settings: SkiLDSettings = self.validated()
-        return settings
-
     def validate(self) -> None:
         super().validate()
-        if self.run_dir is None or self.low_level_env is None:
-            raise ValueError("SkiLDConfig needs .environment(ID) and .pretrained(run_dir=DIR)")
-        self.env_config |= {"run_dir": self.run_dir, "reference_quirks": self.settings.reference_quirks}
+        if self.run_dir is None:
+            raise ValueError("SkiLDConfig needs .pretrained(run_dir=DIR)")
+
+    def open_pretrained(self) -> Pretrained:
+        """The artifacts of stages 1 to 3."""
+        return Pretrained.open(self.run_dir or "")
 
     def pace(self) -> Pace:
         settings = self.settings
         return Pace(
             total_env_steps=settings.total_env_steps,
-            horizon=Pretrained.open(self.run_dir or "").experiment.skill.horizon,
+            horizon=self.open_pretrained().experiment.skill.horizon,
             batch_size=settings.batch_size,
             samples_per_decision=settings.samples_per_skill_step,
             warmup_decisions=settings.warmup_skill_steps,
@@ -100,7 +83,29 @@ class SkiLDConfig(OffPolicyConfig):
         )
 
     def build_experience(self) -> SkillExperience:
-        return SkillExperience(Pretrained.open(self.run_dir or ""), self.settings, self.low_level, self.seed or 0)
+        return SkillExperience(self.open_pretrained(), self.settings, self.low_level, self.seed or 0)
+
+    def make_vector_env(self, makers: Makers, autoreset: bool = True) -> SkillVectorEnv:
+        pretrained = self.open_pretrained()
+        skill = pretrained.experiment.skill
+        decoder = load_decoder(pretrained.skill_prior)
+        return SkillVectorEnv(makers, decoder, skill.latent_dim, skill.horizon, autoreset=autoreset)
+
+    def spaces(self) -> tuple[Box, Box]:
+        pretrained = self.open_pretrained()
+        dims = pretrained.skill_prior.facts["observation_dim"], pretrained.experiment.skill.latent_dim
+        observations, skills = (Box(-np.inf, np.inf, (dim,), np.float32) for dim in dims)
+        return observations, skills
+
+    def require_inputs(self, experience: Mapping[str, Any]) -> None:
+        self.open_pretrained().require(experience["pretrained"])
+
+    def without_rl(self) -> Mapping[str, Self]:
+        """The policy that training starts from; where that is the posterior, also the posterior with its own sigma."""
+        found = {"initial": self}
+        if self.settings.policy_init == "posterior":
+            found["posterior"] = self.copy(copy_frozen=False).training(policy_init_scale=1.0)
+        return found
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         return RLModuleSpec(module_class=SkiLDTorchRLModule)
@@ -114,7 +119,7 @@ class SkiLDConfig(OffPolicyConfig):
 
 
 class SkiLD(OffPolicy):
-    """Learning over skills: a step is one skill, worth up to H environment steps."""
+    """Learning over skills: a decision is one skill, worth up to H environment steps."""
 
     config: SkiLDConfig
 

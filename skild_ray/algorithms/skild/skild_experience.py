@@ -11,8 +11,9 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from skild_ray.algorithms.demonstrations import load_demonstrations, skill_rows
 from skild_ray.algorithms.pretrained import Pretrained, References, load_demonstration_states, load_skill_model
 from skild_ray.algorithms.replay import Replay, draw_batches
-from skild_ray.algorithms.transitions import Rows, ShiftedTransitions, episode_rows
-from skild_ray.config import Environment, SkiLDSettings, load_experiment
+from skild_ray.algorithms.skild.settings import SkiLDSettings
+from skild_ray.algorithms.transitions import Rows, episode_rows
+from skild_ray.config import Environment, load_experiment
 from skild_ray.generation.sources import stored_demonstrations
 
 
@@ -47,14 +48,15 @@ class SkillExperience:
             self.demonstrated = new_replay(sum(len(rows["rewards"]) for rows in demonstrated), seed=seed + 1)
             for index, (rows, more) in enumerate(zip(demonstrated, self._columns(demonstrated), strict=True)):
                 self.demonstrated.add(str(index), rows | more, ended=True)
-        self._shift = ShiftedTransitions() if "shifted_transitions" in settings.reference_quirks else None
         self._demonstration_states = load_demonstration_states(pretrained.demo_discriminator)
         self._rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
 
     def add(self, chunks: Sequence[SingleAgentEpisode]) -> None:
-        transitions = self._shift or episode_rows
-        kept = [(chunk, rows) for chunk in chunks if (rows := transitions(chunk)) is not None]
-        for (chunk, rows), more in zip(kept, self._columns([rows for _, rows in kept]), strict=True):
+        self.store([(chunk, episode_rows(chunk)) for chunk in chunks])
+
+    def store(self, transitions: Sequence[tuple[SingleAgentEpisode, Rows]]) -> None:
+        """Store rows of transitions, each with the chunk that they come from."""
+        for (chunk, rows), more in zip(transitions, self._columns([rows for _, rows in transitions]), strict=True):
             self.replay.add(chunk.id_, rows | more, chunk.is_done)
 
     def draw(self, updates: int, size: int) -> dict[str, NDArray]:
@@ -72,8 +74,6 @@ class SkillExperience:
 
     def forget_open_episodes(self) -> None:
         self.replay.forget_open_episodes()
-        if self._shift:
-            self._shift = ShiftedTransitions()
 
     def get_state(self) -> dict[str, Any]:
         state = {
@@ -113,6 +113,6 @@ class SkillExperience:
         experiment = load_experiment(pretrained.demo_discriminator.path / "config.yaml")
         model = load_skill_model(pretrained.skill_prior)
         sources = stored_demonstrations(experiment)
-        episodes = load_demonstrations(sources, low_level, self._settings.uses_env_reward)
+        episodes = load_demonstrations(sources, low_level, self._settings.env_reward_weight > 0)
         horizon = pretrained.experiment.skill.horizon
         return [part for rows in episodes for part in skill_rows(rows, model, horizon)]

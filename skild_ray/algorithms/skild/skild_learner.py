@@ -8,9 +8,9 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch import Tensor, nn
 
 from skild_ray.algorithms.rllib_internals import set_gradients
-from skild_ray.algorithms.skild.losses import Update, env_reward_weight, skild_losses
+from skild_ray.algorithms.skild.losses import Update, skild_losses
+from skild_ray.algorithms.skild.settings import SkiLDSettings
 from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
-from skild_ray.config import SkiLDSettings
 
 
 class _Latest(NamedTuple):
@@ -65,11 +65,16 @@ class SkiLDTorchLearner(TorchLearner):
             groups["discriminator"] = (parameters, settings.discriminator_lr, settings.discriminator_weight_decay)
         return groups
 
+    @staticmethod
+    def losses(settings: SkiLDSettings, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Update:
+        """What is minimised, see `skild_losses`."""
+        return skild_losses(settings, batch, out)
+
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: Mapping[str, Tensor], fwd_out: Mapping[str, Tensor]
     ) -> Tensor:
         module: SkiLDTorchRLModule = self.module[module_id].unwrapped()
-        update = skild_losses(module.settings, batch, fwd_out)
+        update = self.losses(module.settings, batch, fwd_out)
         self._latest = _Latest(module_id, batch, fwd_out, update)
         return update.losses.total
 
@@ -113,7 +118,7 @@ class SkiLDTorchLearner(TorchLearner):
         module_id, batch, out, update = self._latest
         losses = update.losses
         module: SkiLDTorchRLModule = self.module[module_id].unwrapped()
-        weight = env_reward_weight(module.settings)
+        weight = module.settings.env_reward_weight
         inside = update.support > 0.5
         values = {
             "policy_loss": losses.policy,

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from ray.rllib.core.columns import Columns
@@ -12,7 +12,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 
 from skild_ray.algorithms.pretrained import Pretrained, load_discriminator, load_head, reference_gaussians
-from skild_ray.config import SkiLDSettings
+from skild_ray.algorithms.skild.settings import SkiLDSettings
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.models.networks import Ensemble, Standardizer
 
@@ -24,11 +24,12 @@ class SkiLDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     4.3 of the paper, appendix on the action space). Weights of the finished stages are loaded here, so learners and
     env runners need no more than the run directory. Batch-norms, where a head has them, keep their stored statistics.
 
-    `model_config`: `run_dir`, the folder of the finished stages, and `algorithm`, the fields of `config.SkiLDSettings`.
+    `model_config`: `run_dir`, the folder of the finished stages, and `algorithm`, the fields of `SkiLDSettings`.
     """
 
     def setup(self) -> None:
-        self.settings = settings = SkiLDSettings.model_validate(self.model_config["algorithm"])
+        content = self.model_config["algorithm"]
+        self.settings = settings = cast(SkiLDSettings, SkiLDSettings.for_content(content).model_validate(content))
         pretrained = Pretrained.open(self.model_config["run_dir"])
         initial = pretrained.skill_prior if settings.policy_init == "prior" else pretrained.skill_posterior
         self.policy = load_head(initial).requires_grad_(True)
@@ -65,13 +66,7 @@ class SkiLDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
 
     def _set_alphas(self) -> None:
         """Set both weights to those of the settings."""
-        settings = self.settings
-        # The released code never applies a fixed alpha, which leaves it at 1.
-        ignored = "ignored_fixed_alpha" in settings.reference_quirks and not settings.learn_alphas
-        for parameter, value in (
-            (self.log_alpha, 1.0 if ignored else settings.alpha),
-            (self.log_alpha_q, settings.alpha_q),
-        ):
+        for parameter, value in ((self.log_alpha, self.settings.alpha), (self.log_alpha_q, self.settings.alpha_q)):
             parameter.data.fill_(math.log(max(value, 1e-20)))
 
     def set_state(self, state: Any) -> None:

@@ -1,30 +1,33 @@
-"""Stage 4: SkiLD."""
+"""SkiLD's settings, and what the program knows of it."""
 
-from typing import Literal, get_args
+from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from skild_ray.config.section import Section
+from skild_ray.algorithms.registry import AlgorithmSpec
+from skild_ray.config.algorithm import AlgorithmSettings
+from skild_ray.stages import DEMO_RL, IMITATION
 
-Quirk = Literal[
-    "ignored_fixed_alpha",
-    "frozen_discriminator",
-    "imitation_env_reward",
-    "current_state_weights",
-    "squashed_decoder",
-    "shifted_transitions",
-    "saturating_reward",
-]
+# What an agent that resumes from another's checkpoint can change. The rest fixes its networks, what its replay holds,
+# or how it began.
+CHANGEABLE = frozenset(
+    (
+        *("alpha", "alpha_q", "target_divergence", "target_divergence_q", "sigma_floor", "n_step"),
+        *("target_update_rate", "policy_lr", "critic_lr", "alpha_lr", "discriminator_lr", "gradient_clip"),
+        *("batch_size", "samples_per_skill_step", "discriminator_reward_min", "discriminator_reward_max"),
+        *("discriminator_weight_decay", "discriminator_label_smoothing", "discriminator_noise"),
+    )
+)
 
 
-class SkiLDSettings(Section):
+class SkiLDSettings(AlgorithmSettings):
     """Stage 4, SkiLD: an off-policy actor-critic over skills (section 4.3 and algorithm 1 of the paper).
 
     A skill step is one decision z, worth up to H environment steps. Every field is also an argument of
     `SkiLDConfig.training()`.
     """
 
-    total_env_steps: int = Field(300_000, gt=0, description="environment steps to train for")
+    type: Literal["skild"] = "skild"
     discount: float = Field(
         0.99, gt=0, le=1, description="gamma of a full skill; one cut after k steps has gamma^(k/H)"
     )
@@ -67,7 +70,6 @@ class SkiLDSettings(Section):
     alpha_lr: float = Field(3e-4, gt=0)
     discriminator_lr: float = Field(3e-4, gt=0)
     gradient_clip: float | None = Field(1.0, gt=0, description="largest gradient norm of each optimiser's parameters")
-    batch_size: int = Field(256, gt=0, description="skill transitions an update")
     samples_per_skill_step: float = Field(
         128.0, gt=0, description="replayed transitions for each new one; 128: reference"
     )
@@ -93,31 +95,33 @@ class SkiLDSettings(Section):
     discriminator_label_smoothing: float = Field(0.05, ge=0, lt=0.5)
     discriminator_noise: float = Field(0.1, ge=0, description="std added to its inputs online, in standardised units")
 
-    synchronous: bool = Field(False, description="sample, then learn: slower, reproducible bit for bit with one runner")
-    reference_quirks: list[Quirk] = Field(
-        [], description="defects of the released code to restore, by name; true: all of them"
-    )
-
     @property
     def discriminator_rate(self) -> float:
-        """`discriminator_updates` with its default, 0 with the quirk that freezes D."""
-        if "frozen_discriminator" in self.reference_quirks:
-            return 0.0
+        """`discriminator_updates` with its default."""
         default = 0.2 if self.env_reward_weight == 0 else 0.0
         return default if self.discriminator_updates is None else self.discriminator_updates
 
     @property
-    def uses_env_reward(self) -> bool:
-        """Whether the environment's reward enters what is learned: not in imitation, but for a quirk of it."""
-        return self.env_reward_weight > 0 or "imitation_env_reward" in self.reference_quirks
+    def replayed_demonstrations(self) -> Literal["none", "with rewards", "without rewards"]:
+        if self.demonstration_share == 0:
+            return "none"
+        return "with rewards" if self.env_reward_weight > 0 else "without rewards"
 
-    @field_validator("reference_quirks", mode="before")
-    @classmethod
-    def _all_quirks(cls, value: object) -> object:
-        return {True: list(get_args(Quirk)), False: []}[value] if isinstance(value, bool) else value
+    def fixed(self, name: str) -> str | None:
+        if self.learn_alphas and name in ("alpha", "alpha_q"):
+            return "with algorithm.learn_alphas it is only where learning starts"
+        return None if name in CHANGEABLE else super().fixed(name)
 
     @model_validator(mode="after")
     def _reward_range(self) -> "SkiLDSettings":
         if self.discriminator_reward_min >= self.discriminator_reward_max:
             raise ValueError("discriminator_reward_min must be below discriminator_reward_max")
         return self
+
+
+SPEC = AlgorithmSpec(
+    settings=SkiLDSettings,
+    config="skild_ray.algorithms.skild.skild:SkiLDConfig",
+    stage=lambda settings: IMITATION if settings.env_reward_weight == 0 else DEMO_RL,
+    remedy="lower algorithm.critic_lr or algorithm.policy_lr, or bound the skills (algorithm.latent_squash)",
+)

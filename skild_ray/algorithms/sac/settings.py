@@ -1,19 +1,22 @@
-"""Plain SAC in place of stages 1 to 4."""
+"""SAC's settings, and what the program knows of it."""
 
 from typing import Literal
 
 from pydantic import Field
 
-from skild_ray.config.section import Section
+from skild_ray.algorithms.registry import AlgorithmSpec
+from skild_ray.config.algorithm import AlgorithmSettings
+from skild_ray.stages import Stage
 
 
-class SACSettings(Section):
-    """Instead of SkiLD: plain soft actor-critic on the environment's own actions, a baseline without skills.
+class SACSettings(AlgorithmSettings):
+    """Plain soft actor-critic on the environment's own actions: a baseline without skills, which needs no other stage.
 
     The demonstrations, as they were executed and with the task's rewards, are in a replay of their own. Every field is
     also an argument of `SACConfig.training()`.
     """
 
+    type: Literal["sac"] = "sac"
     total_env_steps: int = Field(200_000, gt=0, description="environment steps to train for")
     discount: float = Field(0.99, gt=0, le=1, description="gamma of an environment step")
     n_step: int = Field(
@@ -26,9 +29,24 @@ class SACSettings(Section):
     learning_rate: float = Field(3e-4, gt=0, description="of policy, critics and temperature")
     initial_temperature: float = Field(1.0, gt=0, description="alpha at the start; it is learned from there")
     target_update_rate: float = Field(5e-3, gt=0, le=1, description="tau of the target critics, each update")
-    batch_size: int = Field(256, gt=0, description="transitions an update")
     demonstration_share: float = Field(0.5, gt=0, lt=1, description="share of every batch drawn from demonstrations")
     updates_per_env_step: float = Field(0.5, gt=0, description="customary is 1, at twice the cost")
     warmup_env_steps: int = Field(1_000, gt=0, description="environment steps collected before the first update")
     replay_capacity: int = Field(1_000_000, gt=0, description="transitions kept, demonstrations aside")
-    synchronous: bool = Field(False, description="sample, then learn: slower, reproducible bit for bit with one runner")
+
+    @property
+    def replayed_demonstrations(self) -> Literal["none", "with rewards", "without rewards"]:
+        return "with rewards"
+
+
+SPEC = AlgorithmSpec(
+    settings=SACSettings,
+    config="skild_ray.algorithms.sac.sac:SACConfig",
+    stage=lambda settings: Stage(
+        "sac",
+        "SAC with demonstrations",
+        summary="Soft actor-critic without skills, demonstrations in its replay",
+        because="algorithm.type is sac",
+    ),
+    remedy="lower algorithm.learning_rate",
+)

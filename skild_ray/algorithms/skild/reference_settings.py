@@ -1,0 +1,64 @@
+"""Settings of the code released with the paper, and what the program knows of it."""
+
+from dataclasses import replace
+from typing import Literal, get_args
+
+from pydantic import Field, field_validator
+
+from skild_ray.algorithms.skild import settings as skild
+from skild_ray.algorithms.skild.settings import SkiLDSettings
+
+Quirk = Literal[
+    "ignored_fixed_alpha",
+    "frozen_discriminator",
+    "imitation_env_reward",
+    "current_state_weights",
+    "squashed_decoder",
+    "shifted_transitions",
+    "saturating_reward",
+]
+
+
+class ReferenceSettings(SkiLDSettings):
+    """SkiLD with the defects of the released code that change results, all of them or some.
+
+    The other settings of the released code are those of `experiments/maze_reference.yaml`.
+    """
+
+    type: Literal["skild_reference"] = "skild_reference"  # type: ignore[assignment]
+    reference_quirks: list[Quirk] = Field(
+        list(get_args(Quirk)), description="defects to restore, by name; default, or true: all of them"
+    )
+
+    @field_validator("reference_quirks", mode="before")
+    @classmethod
+    def _all_quirks(cls, value: object) -> object:
+        return {True: list(get_args(Quirk)), False: []}[value] if isinstance(value, bool) else value
+
+    def followed(self) -> "ReferenceSettings":
+        """The settings as the released code follows them.
+
+        ignored_fixed_alpha: a fixed alpha is not applied, which leaves it at 1.
+        frozen_discriminator: D is never updated.
+        imitation_env_reward: imitation keeps the environment's reward, with weight 0.9.
+        """
+        quirks = self.reference_quirks
+        changes: dict[str, float] = {"discriminator_updates": self.discriminator_rate}
+        if "ignored_fixed_alpha" in quirks and not self.learn_alphas:
+            changes["alpha"] = 1.0
+        if "frozen_discriminator" in quirks:
+            changes["discriminator_updates"] = 0.0
+        if "imitation_env_reward" in quirks and self.env_reward_weight == 0:
+            changes["env_reward_weight"] = 0.9
+        return self.model_copy(update=changes)
+
+    @property
+    def replayed_demonstrations(self) -> Literal["none", "with rewards", "without rewards"]:
+        if self.demonstration_share == 0:
+            return "none"
+        return "with rewards" if self.followed().env_reward_weight > 0 else "without rewards"
+
+
+SPEC = replace(
+    skild.SPEC, settings=ReferenceSettings, config="skild_ray.algorithms.skild.reference:ReferenceSkiLDConfig"
+)

@@ -1,0 +1,48 @@
+"""Stage 4: what the settings of all algorithms have in common."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from skild_ray.config.section import Section, SectionClass
+
+
+class AlgorithmSettings(Section):
+    """Settings of one algorithm of stage 4. Its `type` says which: the experiment's other keys of this section are its.
+
+    An algorithm derives its own class, with its own `type` and defaults, in `algorithms/<name>/settings.py`.
+    """
+
+    type: str = Field(
+        "skild",
+        description="a name from skild_ray.algorithms.registry, one that an installed package registers, or "
+        "'module:attribute' of an AlgorithmSpec",
+    )
+    total_env_steps: int = Field(300_000, gt=0, description="environment steps to train for")
+    batch_size: int = Field(256, gt=0, description="transitions an update")
+    synchronous: bool = Field(False, description="sample, then learn: slower, reproducible bit for bit with one runner")
+
+    @property
+    def replayed_demonstrations(self) -> Literal["none", "with rewards", "without rewards"]:
+        """Whether stage 4 learns from the demonstrations' transitions, and whether it needs their rewards."""
+        return "none"
+
+    def fixed(self, name: str) -> str | None:
+        """Why the setting of this name cannot change in the course of a run; None if it can.
+
+        By default none can: networks, replay and the beginning depend on them.
+        """
+        return "cannot change in the course of a run"
+
+    @classmethod
+    def for_content(cls, content: Any) -> SectionClass:
+        """The class for this content of an experiment's section `algorithm`.
+
+        Raises:
+            ConfigError: there is no such `type`.
+        """
+        from skild_ray.algorithms.registry import spec_of  # a table of names; what they stand for needs this module
+
+        kind = content.get("type", cls.model_fields["type"].default) if isinstance(content, Mapping) else None
+        return spec_of(str(kind or cls.model_fields["type"].default)).settings
