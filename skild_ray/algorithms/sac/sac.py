@@ -14,6 +14,7 @@ from skild_ray.algorithms.sac.sac_experience import DemonstratedExperience
 from skild_ray.algorithms.sac.sac_learner import SACTorchLearner
 from skild_ray.algorithms.sac.sac_rl_module import SACTorchRLModule
 from skild_ray.algorithms.sac.settings import SACSettings
+from skild_ray.algorithms.typing import takes
 from skild_ray.config import Experiment, Source
 from skild_ray.envs.action_env import ActionVectorEnv
 from skild_ray.envs.registry import make_env
@@ -54,6 +55,11 @@ class SACConfig(OffPolicyConfig):
     @property
     def record(self) -> dict[str, Any]:
         return super().record | {"sources": self.demonstration_sources}
+
+    @takes(SACSettings)
+    def training(self, **kwargs: Any) -> Self:  # type: ignore[override]
+        """Set fields of `SACSettings`; RLlib takes the rest, and refuses what is unknown."""
+        return super().training(**kwargs)
 
     def demonstrations(self, *sources: str | Source) -> Self:
         """Name the stored data sets that hold the demonstrations; see `load_rewarded_episodes` for their rewards."""

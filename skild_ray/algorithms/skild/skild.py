@@ -16,6 +16,7 @@ from skild_ray.algorithms.skild.settings import SkiLDSettings
 from skild_ray.algorithms.skild.skild_experience import SkillExperience
 from skild_ray.algorithms.skild.skild_learner import SkiLDTorchLearner
 from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
+from skild_ray.algorithms.typing import takes
 from skild_ray.config import Experiment
 from skild_ray.envs.skill_env import SkillVectorEnv
 from skild_ray.runs.folder import run_folder
@@ -56,6 +57,11 @@ class SkiLDConfig(OffPolicyConfig):
     @property
     def record(self) -> dict[str, Any]:
         return super().record | {"run_dir": self.run_dir}
+
+    @takes(SkiLDSettings)
+    def training(self, **kwargs: Any) -> Self:  # type: ignore[override]
+        """Set fields of `SkiLDSettings`; RLlib takes the rest, and refuses what is unknown."""
+        return super().training(**kwargs)
 
     def pretrained(self, *, run_dir: str) -> Self:
         """Name the folder that holds the artifacts of stages 1 to 3."""
