@@ -62,4 +62,4 @@ def test_every_command_works(folder: Path) -> None:
         here = ["data", "generate", *arguments[1:]] if arguments[0] == "pipeline" else arguments
         said += run(folder, "-m", "skild_ray.cli", *here)
     assert "reach/play-v0 is ready" in said and "generated in" in said
-    assert "task_agnostic: 20 episodes" in said and "demonstrations: 10 episodes" in said
+    assert "data.task_agnostic.play: 20 episodes" in said and "data.demonstrations.scripted: 10 episodes" in said
