@@ -22,8 +22,11 @@ from skild_ray.algorithms.skild.reference import (
 )
 from skild_ray.algorithms.skild.reference_settings import ReferenceSettings
 from skild_ray.algorithms.skild.settings import SkiLDSettings
+from skild_ray.algorithms.train import algorithm_config
 from skild_ray.config import Experiment, with_values
 from skild_ray.envs.skill_env import SkillVectorEnv
+from skild_ray.evaluation.agent import Agent
+from skild_ray.evaluation.rollouts import play
 
 INSIDE, OUTSIDE = 1e4, -1e4
 """Logits of states that D is certain of."""
@@ -121,3 +124,9 @@ def test_squashed_actions() -> None:
     env.reset(seed=0)
     env.step(np.zeros((1, 1), np.float32))
     np.testing.assert_allclose(np.concatenate(low.actions), np.tanh(1.5 - np.arange(10) / 10), rtol=1e-5)
+
+
+def test_an_agent_with_all_quirks_is_evaluated(pretrained_run: Experiment) -> None:
+    config = algorithm_config(with_values(pretrained_run, {"algorithm.type": "skild_reference"}))
+    episodes = play(Agent(config, config.build_module()), 2, seed=0, deterministic=True)
+    assert all(len(episode.actions) == episode.env_steps for episode in episodes)
