@@ -29,7 +29,7 @@ from skild_ray.algorithms.train import algorithm_config, module_weights
 from skild_ray.config import Experiment, with_values
 from skild_ray.envs.skill_env import SkillVectorEnv
 from skild_ray.evaluation.agent import Agent
-from skild_ray.evaluation.rollouts import evaluation_env
+from skild_ray.evaluation.rollouts import evaluation_env, play
 from skild_ray.runs.folder import run_folder
 
 INSIDE, OUTSIDE = 1e4, -1e4
@@ -128,6 +128,12 @@ def test_squashed_actions() -> None:
     env.reset(seed=0)
     env.step(np.zeros((1, 1), np.float32))
     np.testing.assert_allclose(np.concatenate(low.actions), np.tanh(1.5 - np.arange(10) / 10), rtol=1e-5)
+
+
+def test_an_agent_with_all_quirks_is_evaluated(pretrained_run: Experiment) -> None:
+    config = algorithm_config(with_values(pretrained_run, {"algorithm.type": "skild_reference"}))
+    episodes = play(Agent(config, config.build_module()), 2, seed=0, deterministic=True)
+    assert all(len(episode.actions) == episode.env_steps for episode in episodes)
 
 
 # --- in a run ---
