@@ -3,9 +3,9 @@
     python -m benchmarks.learning.tape experiments/kitchen.yaml --json tape.json
 
 A tape is the actions of one noise-free demonstration, executed open loop: no observation is read. The tapes come from
-the experiment's demonstrator on other seeds, the episodes are those of the experiment's evaluation. Where tapes solve the
-task, a result only shows how exactly a demonstration was copied. The demonstrator's own result on the same episodes is
-the yardstick. The unit is that of the world's score: sub-tasks where there are several, else success.
+the experiment's demonstrator on other seeds; the episodes are those of the experiment's evaluation. Where tapes solve
+the task, a result only shows how exactly a demonstration was copied. The demonstrator's own result on the same episodes
+is the yardstick. The unit is that of the world's score: sub-tasks where there are several, else success.
 """
 
 from collections.abc import Callable

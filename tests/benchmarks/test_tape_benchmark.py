@@ -51,5 +51,5 @@ def test_a_tape_solves_what_is_no_further_than_its_own_goal(tmp_path: Path) -> N
 def test_what_cannot_be_recorded_is_said() -> None:
     with pytest.raises(ConfigError, match="solved 0 of 10 episodes, not 1"):
         tape_test(experiment(env_kwargs={"hopeless": 1.0}), tapes=1, episodes=1)
-    with pytest.raises(ConfigError, match="none of data.demonstrations is generated"):
+    with pytest.raises(ConfigError, match=r"none of data\.demonstrations is generated"):
         tape_test(line_experiment({"dataset": "a/b-v0"}), tapes=1, episodes=1)

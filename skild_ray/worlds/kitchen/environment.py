@@ -50,8 +50,8 @@ _UNSTABLE = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{name}")) for name in ("
 class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
     """`FrankaKitchen-v1` of gymnasium-robotics with a prescribed order of sub-tasks, and faster.
 
-    With the same seed and actions the physics, the noise and the observation (in its layout) are those of the original,
-    bit for bit.
+    With the same seed, actions and ratios of noise, and the fixed start, the physics, the noise and the observation (in
+    its layout) are those of the original, bit for bit.
 
     Observation, float32, of noisy readings; angles in rad, lengths in m:
         "d4rl" [60]: positions of the robot's joints (9) and of the objects (21), and a goal (30) that D4RL appends.
@@ -62,11 +62,12 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
 
     Reward: 1 for each sub-task credited in the step. Those that remain are looked at in order; one is credited if it
     and all before it are solved at that moment: an element is within 0.3 of its goal (Euclidean norm). With the reward
-    "d4rl" the order does not count. The episode terminates when all are credited. If the simulation becomes unstable the episode is truncated, with the last
-    observation before and `info["unstable"]`: an end that nothing follows would be a way out of negative rewards.
+    "d4rl" the order does not count. The episode terminates when all are credited. If the simulation becomes unstable
+    the episode is truncated, with the last observation before and `info["unstable"]`: an end that nothing follows would
+    be a way out of negative rewards.
 
-    Public attributes: `subtasks`, `subtask_reward`, `is_ordered` (whether their order counts), `model` and `data` (MuJoCo's). A copy, by `copy` or `pickle`, is a
-    new environment with the same arguments.
+    Public attributes: `subtasks`, `subtask_reward`, `is_ordered` (whether the order of sub-tasks counts), `model` and
+    `data` (MuJoCo's). A copy, by `copy` or `pickle`, is a new environment with the same arguments.
 
     Args:
         task: a key of TASKS, names of sub-tasks in order, or "play": every `reset` draws four different sub-tasks in
@@ -79,8 +80,8 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
             of such orders among all 7 * 6 * 5 * 4 = 840, 163 / 840 = 0.194 for "mlsh", and a single transition's
             60 / 840 = 0.071; with it, a transition of "mlsh" is in rare_share * 60 / 163 = 0.37 rare_share of them.
         observation: layout of the observation, see above.
-        reward: "ordered", or "d4rl" as in D4RL's benchmark: a sub-task is credited whenever it is solved. `subtasks` then
-            begins with those credited so far, in the order in which they were.
+        reward: "ordered", or "d4rl" as in D4RL's benchmark: a sub-task is credited whenever it is solved. Then
+            `subtasks` begins with those credited so far, in the order in which they were.
         noise: "d4rl", the ratios 0.1 and 0.1 of robot and objects, as in D4RL; or "precise", 0.01 and 0.0005, as in
             gymnasium-robotics.
         start: "fixed", D4RL's one start state; or "varied": `reset` draws where the kettle stands, and how far knobs,

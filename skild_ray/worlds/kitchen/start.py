@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 Preset = Literal["fixed", "varied"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
-# Places in MuJoCo's qpos, and the range of what is added there, in rad or m. All sub-tasks stay unsolved: their elements
-# remain further than 0.3 from the goals.
+# Places in MuJoCo's qpos, and the range of what is added there, in rad or m. All sub-tasks stay unsolved: elements are
+# still further than 0.3 from their goals.
 KNOBS, SLIDE, HINGE, MICROWAVE, KETTLE_X, KETTLE_Y = [11, 15], 19, 21, 22, 23, 24
 RANGES: dict[int, tuple[float, float]] = {
     **dict.fromkeys(KNOBS, (-0.2, 0.0)),

@@ -100,9 +100,9 @@ class OfficeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
         position_jitter: objects stand so far, in m, along x and y from their places at most; None: 0.05 where the
             start is varied, 0.01 where it is fixed.
         render_mode: None or "rgb_array".
-        start: what `reset` draws. "varied": which object stands at which place, any yaw, and how far the drawer is open,
-            up to 40 %. "fixed": objects stand about their own places, with a yaw within 0.25 rad, and the drawer is
-            closed. See `draw_start`.
+        start: what `reset` draws. "varied": which object stands at which place, with any yaw, and how far the drawer is
+            open, up to 40 %. "fixed": objects stand about their own places, with a yaw within 0.25 rad, and the drawer
+            is closed. See `draw_start`.
 
     Raises:
         ValueError: on an unknown task, layout or render mode, or an action that is not finite.
