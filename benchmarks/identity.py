@@ -73,12 +73,15 @@ RUNS: Mapping[str, dict[str, Any]] = {
     "maze_sac": _experiment("maze", MAZE, {"task": "random", **LONG}, LONG, algorithm={"type": "sac"} | SAC),
     "kitchen": _experiment(
         "kitchen",
-        {"id": "skild_ray/Kitchen-v0", "kwargs": {"task": "kbts", "observation": "qpos"}},
+        {"id": "skild_ray/Kitchen-v0", "kwargs": {"task": "kbts", "observation": "qpos", "noise": "precise"}},
         {"task": "play", "max_episode_steps": 400},
         algorithm=ALGORITHM,
     ),
     "office": _experiment(
-        "office", {"id": "skild_ray/Office-v0"}, {"task": "random"}, algorithm=ALGORITHM | {"env_reward_weight": 0.0}
+        "office",
+        {"id": "skild_ray/Office-v0", "kwargs": {"start": "fixed"}},
+        {"task": "random"},
+        algorithm=ALGORITHM | {"env_reward_weight": 0.0},
     ),
 }
 

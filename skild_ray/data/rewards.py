@@ -52,22 +52,26 @@ def credit(observations: NDArray, environment: gym.Env) -> NDArray[np.int64]:
 
         t_i = min {t >= t_{i-1}: solved_i(s_t)},   credited_t = #{i: t_i = t}
 
-    so the order counts, what is solved early is credited when its turn comes, and one step may credit several.
+    so the order counts, what is solved early is credited when its turn comes, and one step may credit several. Where an
+    environment says that the order does not count, by an attribute `is_ordered` that is false, t_{i-1} = 1 for all i.
 
     Raises:
         DataError: see `solved_in`; or `solved` does not know a sub-task.
     """
     credited = np.zeros(len(observations) - 1, np.int64)
     solved = solved_in(observations, environment)
+    is_ordered = offered(environment, "is_ordered") is not False
     step = 1
     for name in subtasks_of(environment):
         if name not in solved:
             raise DataError(f"the environment's 'solved' does not tell of its sub-task {name!r}")
-        after = np.flatnonzero(solved[name][step:])
-        if not len(after):
+        begin = step if is_ordered else 1
+        after = np.flatnonzero(solved[name][begin:])
+        if len(after):
+            step = begin + int(after[0])
+            credited[step - 1] += 1
+        elif is_ordered:
             break
-        step += int(after[0])
-        credited[step - 1] += 1
     return credited
 
 

@@ -32,6 +32,7 @@ class JudgingLineEnv(LineEnv):
     """Observations [T, n] are flags: is sub-task a, b, ... solved?"""
 
     subtask_reward = 2.0
+    is_ordered = True
 
     def __init__(self, subtasks: str = "abc") -> None:
         super().__init__(dimensions=4)
@@ -61,9 +62,18 @@ def test_sub_tasks_are_credited_in_order(states: tuple[str, ...], expected: list
     assert credit(_states(*states), JudgingLineEnv()).tolist() == expected
 
 
-def test_credits_are_the_kitchens_own() -> None:
-    env = make_env(TWO.id, TWO.kwargs)
-    (episode,) = collect(Request.of(Generate(expert="kitchen", episodes=1, action_noise=0.1), TWO, 0), 0, 1)
+def test_the_order_does_not_count_where_an_environment_says_so() -> None:
+    env = JudgingLineEnv()
+    env.is_ordered = False
+    assert credit(_states("", "b", "ab", "", "c"), env).tolist() == [1, 1, 0, 1]
+    assert credit(_states("", "", "bc", "b", ""), env).tolist() == [0, 2, 0, 0]
+
+
+@pytest.mark.parametrize("reward", ["ordered", "d4rl"])
+def test_credits_are_the_kitchens_own(reward: str) -> None:
+    env = make_env(TWO.id, TWO.kwargs | {"reward": reward})
+    source = Generate(expert="kitchen", episodes=1, env_kwargs={"reward": reward}, action_noise=0.1)
+    (episode,) = collect(Request.of(source, TWO, 0), 0, 1)
     assert episode.rewards.sum() == 2
     assert np.array_equal(credit(episode.observations, env), episode.rewards)
 

@@ -16,6 +16,7 @@ from gymnasium_robotics.envs.franka_kitchen.kitchen_env import OBS_ELEMENT_GOALS
 
 from skild_ray.envs import make_env
 from skild_ray.worlds.kitchen.environment import SUBTASKS, TASKS, KitchenEnv
+from skild_ray.worlds.kitchen.start import RANGES
 
 REST = np.zeros(9, np.float32)
 
@@ -34,19 +35,27 @@ def take_away(env: KitchenEnv, subtask: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*infinity.*")
 def test_gymnasium_accepts_it() -> None:
     check_env(KitchenEnv(), skip_render_check=True)
-    check_env(gym.make("skild_ray/Kitchen-v0", task="mlsh", observation="qpos").unwrapped, skip_render_check=True)
+    other = gym.make("skild_ray/Kitchen-v0", task="mlsh", observation="qpos", reward="d4rl", start="varied")
+    check_env(other.unwrapped, skip_render_check=True)
 
 
-@pytest.mark.parametrize("noise", [{}, {"robot_noise_ratio": 0.1, "object_noise_ratio": 0.1}])
-def test_observations_are_those_of_the_original_bit_for_bit(noise: dict[str, float]) -> None:
-    original = gym.make("FrankaKitchen-v1", terminate_on_tasks_completed=False, **noise)
-    env = make_env("skild_ray/Kitchen-v0", {"observation": "franka", **noise})
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({}, {"robot_noise_ratio": 0.1, "object_noise_ratio": 0.1}),
+        ({"noise": "precise"}, {}),
+        ({"noise": "precise", "robot_noise_ratio": 0.05}, {"robot_noise_ratio": 0.05}),
+    ],
+)
+def test_observations_are_those_of_the_original_bit_for_bit(ours: dict[str, Any], theirs: dict[str, float]) -> None:
+    original = gym.make("FrankaKitchen-v1", terminate_on_tasks_completed=False, **theirs)
+    env = make_env("skild_ray/Kitchen-v0", {"observation": "franka", **ours})
     actions = np.random.default_rng(0).uniform(-1.3, 1.3, (60, 9)).astype(np.float32)
     for seed in (7, None):  # the second episode goes on with the generator of the first
-        theirs, ours = original.reset(seed=seed)[0], env.reset(seed=seed)[0]
+        expected, found = original.reset(seed=seed)[0], env.reset(seed=seed)[0]
         for action in actions:
-            np.testing.assert_array_equal(ours, theirs["observation"].astype(np.float32))
-            theirs, ours = original.step(action)[0], env.step(action)[0]
+            np.testing.assert_array_equal(found, expected["observation"].astype(np.float32))
+            expected, found = original.step(action)[0], env.step(action)[0]
     original.close()
 
 
@@ -115,6 +124,42 @@ def test_all_at_once() -> None:
     assert env.step(REST)[1:] == (2.0, True, False, {"subtasks_solved": 2})
     assert env.reset()[1] == {"subtasks_solved": 0}
     assert env.step(REST)[1:] == (0.0, False, False, {"subtasks_solved": 0})
+
+
+def test_with_d4rls_reward_any_order_counts() -> None:
+    env = KitchenEnv(task="kbts", reward="d4rl")
+    env.reset(seed=0)
+    put(env, "top burner")
+    assert env.step(REST)[1:] == (1.0, False, False, {"subtasks_solved": 1})
+    take_away(env, "top burner")
+    put(env, "slide cabinet", "bottom burner")
+    assert env.step(REST)[1:] == (2.0, False, False, {"subtasks_solved": 3})
+    assert env.subtasks == ("top burner", "bottom burner", "slide cabinet", "kettle"), "as they were credited"
+    put(env, "top burner")
+    assert env.step(REST)[1] == 0.0, "credited once"
+    put(env, "kettle")
+    assert env.step(REST)[1:] == (1.0, True, False, {"subtasks_solved": 4})
+    env.reset()
+    assert env.subtasks == TASKS["kbts"]
+
+
+def test_varied_starts_are_drawn_and_solve_nothing() -> None:
+    env, twin = KitchenEnv(start="varied"), KitchenEnv(start="varied")
+    env.reset(seed=3)
+    start = KitchenEnv()
+    start.reset(seed=3)
+    drawn = []
+    for seed in range(40):
+        np.testing.assert_array_equal(env.reset(seed=seed)[0], twin.reset(seed=seed)[0])
+        drawn.append(env.data.qpos - start.data.qpos)
+        assert not any(map(env.is_solved, SUBTASKS))
+        assert env.step(REST)[1] == 0.0
+    smallest, largest = np.min(drawn, 0), np.max(drawn, 0)
+    moved = np.flatnonzero(largest - smallest)
+    assert moved.tolist() == sorted(RANGES)
+    for place, (low, high) in RANGES.items():
+        assert low <= smallest[place] < largest[place] <= high
+        assert largest[place] - smallest[place] > 0.8 * (high - low)
 
 
 def test_play_draws_an_order_at_every_reset() -> None:
@@ -231,6 +276,9 @@ def test_actions_that_are_not_finite_are_errors() -> None:
         ({"task": "play", "rare": "mlsx"}, "unknown kitchen task 'mlsx'"),
         ({"task": "play", "rare": "mlsh", "rare_share": 1.5}, r"\[0, 1\], got 1.5"),
         ({"observation": "pixels"}, "'pixels'.*d4rl, franka, qpos"),
+        ({"reward": "sparse"}, "unknown reward 'sparse'.*ordered, d4rl"),
+        ({"noise": "none"}, "unknown noise 'none'.*d4rl, precise"),
+        ({"start": "random"}, "unknown start 'random'.*fixed, varied"),
         ({"render_mode": "ascii"}, "'ascii'.*rgb_array"),
     ],
 )
@@ -263,7 +311,7 @@ def test_observations_that_cannot_be_converted_are_errors() -> None:
 
 def test_recorded_demonstrations_replay(real_data: Path) -> None:
     demonstrations = minari.load_dataset("kitchen/teleop-complete15-v2").iterate_episodes(range(4))
-    env = KitchenEnv(task="mkls", observation="franka")
+    env = KitchenEnv(task="mkls", observation="franka", noise="precise")
     for episode in demonstrations:
         recorded = episode.observations["observation"]
         env.reset(seed=0)

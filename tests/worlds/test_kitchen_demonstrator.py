@@ -46,6 +46,12 @@ def test_solves_the_named_tasks(task: str) -> None:
     assert all(demonstrate(env, seed)[0] for seed in (0, 1))
 
 
+@pytest.mark.parametrize("task", ["kbts", "mlsh"])
+def test_solves_them_from_varied_starts(task: str) -> None:
+    env = KitchenEnv(task, start="varied")
+    assert all(demonstrate(env, seed)[0] for seed in (2, 3))
+
+
 @pytest.mark.parametrize("subtask", SUBTASKS)
 def test_solves_every_sub_task_alone(subtask: str) -> None:
     assert demonstrate(KitchenEnv([subtask], max_episode_steps=120), seed=2)[0]

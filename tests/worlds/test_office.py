@@ -17,6 +17,7 @@ from skild_ray.errors import ConfigError
 from skild_ray.worlds.named import load_expert
 from skild_ray.worlds.office.environment import FIXED_TASK, TARGETS, OfficeEnv, Subtask
 from skild_ray.worlds.office.scene import DRAWER_PLACE, DRAWER_TRAVEL, OBJECTS, TRAY_PLACE, Vector
+from skild_ray.worlds.office.start import SPACING_M
 
 REST = np.zeros(5, np.float32)
 OPEN = np.array([0, 0, 0, 0, 1], np.float32)
@@ -212,13 +213,37 @@ def test_tasks_of_ones_own() -> None:
     assert OfficeEnv(FIXED_TASK).subtasks == FIXED_SUBTASKS
 
 
-def test_objects_stand_about_their_places() -> None:
-    env = OfficeEnv(position_jitter=0.02)
+def test_with_the_fixed_start_objects_stand_about_their_places() -> None:
+    env = OfficeEnv(start="fixed", position_jitter=0.02)
     env.reset(seed=0)
     for name, thing in OBJECTS.items():
-        position, _ = env.scene.object_pose(name)
+        position, quaternion = env.scene.object_pose(name)
         assert np.abs(np.subtract(position[:2], thing.place)).max() < 0.021
         assert position[2] == pytest.approx(thing.rest_height, abs=2e-3)
+        assert abs(2 * np.arcsin(quaternion[2])) < 0.26
+    assert env.scene.drawer_opening() == pytest.approx(0.0, abs=1e-4)
+
+
+def test_varied_starts_are_drawn_at_every_reset() -> None:
+    env, twin = OfficeEnv(), OfficeEnv()
+    slots = np.array([thing.place for thing in OBJECTS.values()])
+    taken, openings, yaws = set(), [], []
+    for seed in range(30):
+        np.testing.assert_array_equal(env.reset(seed=seed)[0], twin.reset(seed=seed)[0])
+        poses = [env.scene.object_pose(name) for name in OBJECTS]
+        centres = np.array([position[:2] for position, _ in poses])
+        for (position, quaternion), thing in zip(poses, OBJECTS.values(), strict=True):
+            assert position[2] == pytest.approx(thing.rest_height, abs=2e-3), "it stands on the desk"
+            yaws.append(2 * np.arctan2(quaternion[2], quaternion[3]))
+        apart = np.linalg.norm(centres[:, None] - centres, axis=-1) + np.eye(len(centres))
+        assert apart.min() > SPACING_M - 2e-3
+        near = [np.flatnonzero(np.abs(slots - centre).max(1) < 0.052) for centre in centres]
+        assert all(len(places) for places in near)
+        taken.update((int(index), int(place)) for index, places in enumerate(near) for place in places)
+        openings.append(env.scene.drawer_opening() / DRAWER_TRAVEL)
+    assert len(taken) > 40, "of the 49 pairs of object and place"
+    assert 0 <= min(openings) < 0.1 and 0.3 < max(openings) < 0.41
+    assert np.ptp(np.sin(yaws)) > 1.9 and np.ptp(np.cos(yaws)) > 1.9
 
 
 def test_truncates_at_the_step_limit() -> None:
@@ -247,6 +272,8 @@ def test_actions_that_are_not_finite_are_errors() -> None:
         ({"observation": "pixels"}, "unknown observation layout 'pixels'.*compact, reference"),
         ({"action": "joints"}, "unknown action layout 'joints'.*compact, reference"),
         ({"render_mode": "human"}, "'human'.*rgb_array"),
+        ({"start": "random"}, "unknown start 'random'.*varied, fixed"),
+        ({"position_jitter": 0.2}, r"in \[0, 0.08\].*got 0.2"),
     ],
 )
 def test_unknown_arguments_are_named(kwargs: dict[str, Any], message: str) -> None:

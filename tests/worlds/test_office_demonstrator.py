@@ -40,8 +40,9 @@ def demonstrate(
 
 
 def test_solves_the_fixed_task() -> None:
-    solved, observations = demonstrate(OfficeEnv(), seed=0)
-    assert solved and len(observations) < 250
+    for start in ("varied", "fixed"):
+        solved, observations = demonstrate(OfficeEnv(start=start), seed=0)
+        assert solved and len(observations) < 250
 
 
 def test_solves_random_tasks_although_its_actions_are_disturbed() -> None:
@@ -97,7 +98,7 @@ def test_the_same_generator_state_gives_the_same_demonstration() -> None:
 
 
 def test_demonstrations_differ() -> None:
-    env = OfficeEnv(position_jitter=0.0)
+    env = OfficeEnv(start="fixed", position_jitter=0.0)
 
     def spread(**kwargs: Any) -> float:
         """Largest distance in m of the hand from the nearest place of the other demonstration."""

@@ -58,7 +58,7 @@ class KitchenExpert:
         TypeError: if the environment is no `KitchenEnv`.
     """
 
-    version = 2
+    version = 3
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any, Literal, get_args
 
 import gymnasium as gym
@@ -15,6 +15,8 @@ from gymnasium.envs.mujoco.mujoco_rendering import MujocoRenderer
 from gymnasium.utils import EzPickle
 from gymnasium_robotics.envs.franka_kitchen import franka_env, kitchen_env
 from numpy.typing import NDArray
+
+from skild_ray.worlds.kitchen.start import PRESETS, Preset, draw_start
 
 Layout = Literal["d4rl", "franka", "qpos"]
 
@@ -33,6 +35,11 @@ NUM_POSITIONS = 30
 NUM_VELOCITIES = 29
 DIMENSIONS: dict[Layout, int] = {"d4rl": 60, "franka": 59, "qpos": 30}
 
+Reward = Literal["ordered", "d4rl"]
+Noise = Literal["d4rl", "precise"]
+# Ratios of the robot and of the objects.
+NOISE: dict[Noise, tuple[float, float]] = {"d4rl": (0.1, 0.1), "precise": (0.01, 0.0005)}
+
 # In the "franka" layout the robot's positions and velocities come first, then those of the objects.
 _FRANKA_TO_POSITIONS = np.r_[0:9, 18:39]
 
@@ -43,8 +50,8 @@ _UNSTABLE = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{name}")) for name in ("
 class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
     """`FrankaKitchen-v1` of gymnasium-robotics with a prescribed order of sub-tasks, and faster.
 
-    With the same seed and actions the physics, the noise and the observation (in its layout) are those of the original,
-    bit for bit.
+    With the same seed, actions and ratios of noise, and the fixed start, the physics, the noise and the observation (in
+    its layout) are those of the original, bit for bit.
 
     Observation, float32, of noisy readings; angles in rad, lengths in m:
         "d4rl" [60]: positions of the robot's joints (9) and of the objects (21), and a goal (30) that D4RL appends.
@@ -54,12 +61,13 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
     Action [9]: joint velocities in units of 2 rad/s, held for 0.08 s, limited to [-1, 1].
 
     Reward: 1 for each sub-task credited in the step. Those that remain are looked at in order; one is credited if it
-    and all before it are solved at that moment: an element is within 0.3 of its goal (Euclidean norm). The episode
-    terminates when all are credited. If the simulation becomes unstable the episode is truncated, with the last
-    observation before and `info["unstable"]`: an end that nothing follows would be a way out of negative rewards.
+    and all before it are solved at that moment: an element is within 0.3 of its goal (Euclidean norm). With the reward
+    "d4rl" the order does not count. The episode terminates when all are credited. If the simulation becomes unstable
+    the episode is truncated, with the last observation before and `info["unstable"]`: an end that nothing follows would
+    be a way out of negative rewards.
 
-    Public attributes: `subtasks`, `subtask_reward`, `model` and `data` (MuJoCo's). A copy, by `copy` or `pickle`, is a
-    new environment with the same arguments.
+    Public attributes: `subtasks`, `subtask_reward`, `is_ordered` (whether the order of sub-tasks counts), `model` and
+    `data` (MuJoCo's). A copy, by `copy` or `pickle`, is a new environment with the same arguments.
 
     Args:
         task: a key of TASKS, names of sub-tasks in order, or "play": every `reset` draws four different sub-tasks in
@@ -72,9 +80,16 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
             of such orders among all 7 * 6 * 5 * 4 = 840, 163 / 840 = 0.194 for "mlsh", and a single transition's
             60 / 840 = 0.071; with it, a transition of "mlsh" is in rare_share * 60 / 163 = 0.37 rare_share of them.
         observation: layout of the observation, see above.
+        reward: "ordered", or "d4rl" as in D4RL's benchmark: a sub-task is credited whenever it is solved. Then
+            `subtasks` begins with those credited so far, in the order in which they were.
+        noise: "d4rl", the ratios 0.1 and 0.1 of robot and objects, as in D4RL; or "precise", 0.01 and 0.0005, as in
+            gymnasium-robotics.
+        start: "fixed", D4RL's one start state; or "varied": `reset` draws where the kettle stands, and how far knobs,
+            slide and doors are turned or open. See `draw_start`.
         max_episode_steps: steps after which an episode is truncated.
-        robot_noise_ratio: scale of the uniform noise on readings of the robot.
-        object_noise_ratio: scale of the uniform noise on readings of the objects.
+        robot_noise_ratio: scale of the uniform noise on readings of the robot, of which set-points are made, too; None:
+            as `noise` says.
+        object_noise_ratio: scale of the uniform noise on readings of the objects; None: as `noise` says.
         render_mode: None, "rgb_array", "depth_array" or "human", as of the original.
 
     Raises:
@@ -90,14 +105,24 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
         task: str | Sequence[str] = "kbts",
         observation: Layout = "d4rl",
         max_episode_steps: int = 280,
-        robot_noise_ratio: float = 0.01,
-        object_noise_ratio: float = 0.0005,
+        robot_noise_ratio: float | None = None,
+        object_noise_ratio: float | None = None,
         render_mode: str | None = None,
         rare: str | Sequence[str] | None = None,
         rare_share: float = 0.02,
+        reward: Reward = "ordered",
+        noise: Noise = "d4rl",
+        start: Preset = "fixed",
     ):
         if observation not in get_args(Layout):
             raise ValueError(f"unknown observation layout {observation!r}: it is one of {', '.join(DIMENSIONS)}")
+        for name, value, known in (
+            ("reward", reward, get_args(Reward)),
+            ("noise", noise, get_args(Noise)),
+            ("start", start, PRESETS),
+        ):
+            if value not in known:
+                raise ValueError(f"unknown {name} {value!r}: it is one of {', '.join(known)}")
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             modes = ", ".join(self.metadata["render_modes"])
             raise ValueError(f"unknown render mode {render_mode!r}: it is None or one of {modes}")
@@ -111,8 +136,13 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
             render_mode,
             rare,
             rare_share,
+            reward,
+            noise,
+            start,
         )
-        self.subtasks = _subtasks(task)
+        self.subtasks = self._task = _subtasks(task)
+        self.is_ordered = reward == "ordered"
+        self._is_start_varied = start == "varied"
         self._is_play = task == PLAY
         self._rare = None if rare is None else _rare_transitions(task, rare, rare_share)
         self._rare_share = rare_share
@@ -137,13 +167,15 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
         self._position_low, self._position_high = robot.robot_pos_bound[:NUM_JOINTS].T
         # Amplitudes in the order in which the original draws its noise. It reads those of the objects' positions one
         # element early.
+        robot_ratio = NOISE[noise][0] if robot_noise_ratio is None else robot_noise_ratio
+        object_ratio = NOISE[noise][1] if object_noise_ratio is None else object_noise_ratio
         position_noise, velocity_noise = robot.robot_pos_noise_amp, robot.robot_vel_noise_amp
         self._noise = np.concatenate(
             (
-                robot_noise_ratio * position_noise[:NUM_JOINTS],
-                robot_noise_ratio * velocity_noise[:NUM_JOINTS],
-                object_noise_ratio * position_noise[NUM_JOINTS - 1 :],
-                object_noise_ratio * velocity_noise[NUM_JOINTS:],
+                robot_ratio * position_noise[:NUM_JOINTS],
+                robot_ratio * velocity_noise[:NUM_JOINTS],
+                object_ratio * position_noise[NUM_JOINTS - 1 :],
+                object_ratio * velocity_noise[NUM_JOINTS:],
             )
         )
         self._solved = 0
@@ -159,12 +191,12 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Begin an episode from the one start state."""
+        """Begin an episode from the one start state, or one that is drawn."""
         super().reset(seed=seed)
-        if self._is_play:
-            self.subtasks = self._draw_order()
+        self.subtasks = self._draw_order() if self._is_play else self._task
         mujoco.mj_resetData(self.model, self.data)
-        self.data.qpos[:] = self._initial_qpos
+        start = self._initial_qpos
+        self.data.qpos[:] = draw_start(self.np_random, start) if self._is_start_varied else start
         mujoco.mj_forward(self.model, self.data)
         self._solved = 0
         self._steps_left = self.max_episode_steps
@@ -273,13 +305,14 @@ class KitchenEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
                 return order
 
     def _credit(self) -> int:
-        """Credit what is solved of the remaining sub-tasks, up to the first that is not."""
-        before = self._solved
-        for subtask in self.subtasks[before:]:
-            if not self.is_solved(subtask):
-                break
-            self._solved += 1
-        return self._solved - before
+        """Credit what is solved of the remaining sub-tasks: where the order counts, up to the first that is not."""
+        remaining = self.subtasks[self._solved :]
+        credited = tuple((takewhile if self.is_ordered else filter)(self.is_solved, remaining))
+        if credited and not self.is_ordered:
+            others = (name for name in remaining if name not in credited)
+            self.subtasks = (*self.subtasks[: self._solved], *credited, *others)
+        self._solved += len(credited)
+        return len(credited)
 
 
 def _subtasks(task: str | Sequence[str]) -> tuple[str, ...]:

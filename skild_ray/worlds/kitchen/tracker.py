@@ -30,6 +30,8 @@ class KitchenTracker:
         TypeError: if the environment is no `KitchenEnv`.
     """
 
+    version = 2
+
     @classmethod
     def prepare(cls, dataset: str) -> dict[str, Any]:
         """The arguments of the constructor.

@@ -48,6 +48,8 @@ class OfficeExpert:
         TypeError: if the environment is no `OfficeEnv`.
     """
 
+    version = 2
+
     def __init__(
         self,
         env: gym.Env,
@@ -67,6 +69,7 @@ class OfficeExpert:
             "close": self._close,
         }
         self._indices = list(ACTION_INDICES[office.action_layout])
+        self._stood: dict[str, Vector] = {}
         self._actions: Motion = iter(())
 
     def reset(self, observation: NDArray[np.float32]) -> None:
@@ -100,6 +103,7 @@ class OfficeExpert:
         along = hand.around(max(0.0, (length - width) / 4))
         lift = hand.around(0.004) + (0.01 if height > 0.05 else 0.0)
         x, y, _ = self._object(subtask)
+        self._stood[subtask.object] = np.array((x, y))
         yaw = self._yaw_across(subtask)
 
         def grasp() -> Vector:
@@ -145,8 +149,8 @@ class OfficeExpert:
     # Parts that sub-tasks share.
 
     def _put_back(self, subtask: Subtask) -> Motion:
-        """Put the object down on the desk, at its place."""
-        hand, (x, y) = self._hand, OBJECTS[subtask.object].place
+        """Put the object down on the desk, where it was picked."""
+        hand, (x, y) = self._hand, self._stood[subtask.object]
         yield from hand.travel(x, y, CLOSED)
         z = hand.position[2] - self._object(subtask)[2] + OBJECTS[subtask.object].rest_height + 0.005
         yield from hand.move(np.array((x, y, z)), CLOSED, within=0.012, limit=20)

@@ -27,6 +27,7 @@ from skild_ray.worlds.office.scene import (
     TRAY_RIM,
     Scene,
 )
+from skild_ray.worlds.office.start import JITTER_M, MAX_JITTER_M, PRESETS, Preset, draw_start
 
 Layout = Literal["compact", "reference"]
 
@@ -47,7 +48,6 @@ PHYSICS_STEPS = 10
 LIFTED_M, NEAR_M = 0.08, 0.09
 RELEASED_M = 0.065
 OPEN_SHARE, CLOSED_SHARE = 0.75, 0.25
-YAW_RAD = 0.25
 
 
 class Subtask(NamedTuple):
@@ -64,7 +64,7 @@ class Subtask(NamedTuple):
 
 
 class OfficeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
-    """A Franka Panda at a desk with seven objects, a tray, a bin and a drawer, which begins closed.
+    """A Franka Panda at a desk with seven objects, a tray, a bin and a drawer.
 
     A task brings objects to targets, one after the other. It has sub-tasks: pick and place for each of them, and for
     the drawer "open" before and "close" after. With the same seed and actions a trajectory is the same, bit for bit,
@@ -97,9 +97,12 @@ class OfficeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
         observation: layout of the observation, see above.
         action: layout of the action, see above.
         max_episode_steps: steps after which an episode is truncated.
-        position_jitter: objects stand so far, in m, along x and y from their places at most; their yaw is within
-            0.25 rad.
+        position_jitter: objects stand so far, in m, along x and y from their places at most; None: 0.05 where the
+            start is varied, 0.01 where it is fixed.
         render_mode: None or "rgb_array".
+        start: what `reset` draws. "varied": which object stands at which place, with any yaw, and how far the drawer is
+            open, up to 40 %. "fixed": objects stand about their own places, with a yaw within 0.25 rad, and the drawer
+            is closed. See `draw_start`.
 
     Raises:
         ValueError: on an unknown task, layout or render mode, or an action that is not finite.
@@ -114,21 +117,27 @@ class OfficeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
         observation: Layout = "compact",
         action: Layout = "compact",
         max_episode_steps: int = 350,
-        position_jitter: float = 0.01,
+        position_jitter: float | None = None,
         render_mode: str | None = None,
+        start: Preset = "varied",
     ):
         for name, layout in (("observation", observation), ("action", action)):
             if layout not in get_args(Layout):
                 raise ValueError(f"unknown {name} layout {layout!r}: it is one of {', '.join(get_args(Layout))}")
+        if start not in PRESETS:
+            raise ValueError(f"unknown start {start!r}: it is one of {', '.join(PRESETS)}")
+        jitter = JITTER_M[start] if position_jitter is None else position_jitter
+        if start == "varied" and not 0 <= jitter <= MAX_JITTER_M:
+            raise ValueError(f"position_jitter must be in [0, {MAX_JITTER_M}] where the start is varied, got {jitter}")
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"unknown render mode {render_mode!r}: it is None or rgb_array")
-        EzPickle.__init__(self, task, observation, action, max_episode_steps, position_jitter, render_mode)
+        EzPickle.__init__(self, task, observation, action, max_episode_steps, position_jitter, render_mode, start)
         self._is_random = task == RANDOM
         self._set_task(_assignments(task))
         self.observation_layout, self.action_layout = observation, action
         self.max_episode_steps = max_episode_steps
         self.render_mode = render_mode
-        self._jitter = position_jitter
+        self._start, self._jitter = start, jitter
         self.observation_space = spaces.Box(-np.inf, np.inf, (OBSERVATION_DIMENSIONS[observation],), np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (ACTION_DIMENSIONS[action],), np.float32)
         self._action_indices = list(ACTION_INDICES[action])
@@ -144,19 +153,13 @@ class OfficeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Begin an episode: the arm is at home, objects stand about their places."""
+        """Begin an episode: the arm is at home, objects and drawer are as `start` says."""
         super().reset(seed=seed)
         if self._is_random:
             objects = self.np_random.permutation(list(OBJECTS))[: len(TARGETS)].tolist()
             self._set_task(tuple(zip(objects, self.np_random.permutation(TARGETS).tolist(), strict=True)))
-        spread = np.array((self._jitter, self._jitter, YAW_RAD))
-        shifts = self.np_random.uniform(-spread, spread, (len(OBJECTS), len(spread)))
-        self.scene.build(
-            {
-                name: (thing.place[0] + x, thing.place[1] + y, yaw)
-                for (name, thing), (x, y, yaw) in zip(OBJECTS.items(), shifts.tolist(), strict=True)
-            }
-        )
+        start = draw_start(self.np_random, self._start, self._jitter)
+        self.scene.build(start.places, start.opening)
         self.arm = OfficeArm(self.scene)
         self._solved = 0
         self._steps_left = self.max_episode_steps

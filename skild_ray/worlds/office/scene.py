@@ -112,8 +112,8 @@ class Scene:
         self.arm = self.drawer = -1
         self.objects: dict[str, int] = {}
 
-    def build(self, places: Mapping[str, tuple[float, float, float]]) -> None:
-        """Empty the world and fill it: the drawer is closed, objects stand at (x, y, yaw)."""
+    def build(self, places: Mapping[str, tuple[float, float, float]], opening: float) -> None:
+        """Empty the world and fill it: objects stand at (x, y, yaw), the drawer is open by `opening` m."""
         client = self.client
         client.resetSimulation()
         client.setPhysicsEngineParameter(
@@ -129,6 +129,8 @@ class Scene:
         tray = self._load(_data("tray/traybox.urdf"), TRAY_PLACE, TRAY_SCALE)
         self._box_body(_bin(), (0.30, 0.50, 0.80), BIN_PLACE)
         self.drawer = self._load_drawer()
+        if opening:
+            client.resetJointState(self.drawer, 0, opening)
         self.objects = {name: self._object(OBJECTS[name], *place) for name, place in places.items()}
         if self._is_visible:
             client.changeVisualShape(tray, -1, rgbaColor=(0.55, 0.57, 0.60, 1))
