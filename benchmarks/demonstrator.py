@@ -3,7 +3,7 @@
     python -m benchmarks.demonstrator kitchen --episodes 100 --json demonstrator_kitchen.json
 
 The kitchen: every sub-task alone, named tasks, and random orders of four, which are judged at two step limits. The
-office: the fixed task and random ones.
+office: the fixed task and random ones. OGBench's worlds: tasks 1 to 5, within OGBench's limits.
 """
 
 import time
@@ -24,10 +24,11 @@ from skild_ray.worlds.expert import Expert
 from skild_ray.worlds.kitchen.environment import PLAY, SUBTASKS
 from skild_ray.worlds.named import load_expert
 
-World = Literal["kitchen", "office"]
+World = Literal["kitchen", "office", "scene", "cube-single", "cube-double", "puzzle-3x3"]
 
 CHAINS = ("kbts", "mlsh", "mkls")
 CHAIN_STEPS, PLAY_STEPS, OFFICE_STEPS = 280, 400, 350
+OGBENCH_STEPS: dict[World, int] = {"scene": 750, "cube-single": 200, "cube-double": 500, "puzzle-3x3": 500}
 # The tasks of each world by name: the environment's argument, and the step limits at which its episodes are judged.
 TASKS: dict[World, dict[str, tuple[str | list[str], tuple[int, ...]]]] = {
     "kitchen": {
@@ -36,6 +37,10 @@ TASKS: dict[World, dict[str, tuple[str | list[str], tuple[int, ...]]]] = {
         PLAY: (PLAY, (CHAIN_STEPS, PLAY_STEPS)),
     },
     "office": {name: (name, (OFFICE_STEPS,)) for name in ("fixed", "random")},
+    **{
+        world: {f"task{number}": (f"task{number}", (limit,)) for number in range(1, 6)}
+        for world, limit in OGBENCH_STEPS.items()
+    },
 }
 
 
@@ -89,11 +94,15 @@ def play(env: gym.Env, expert_type: type[Expert], seed: int, action_noise: float
     return step + 1, info["subtasks_solved"] == len(world.subtasks)
 
 
-def measure(world: World, episodes: int, first_seed: int = 0, action_noise: float = 0.0) -> dict[str, object]:
-    """Outcomes of every task of a world; and env steps a second of it all."""
+def measure(
+    world: World, episodes: int, first_seed: int = 0, action_noise: float = 0.0, only: str | None = None
+) -> dict[str, object]:
+    """Outcomes of every task of a world, or `only` one; and env steps a second of it all."""
     outcomes, env_steps, started = [], 0, time.perf_counter()
-    expert_type = load_expert(world)
+    expert_type = load_expert(next(iter(WORLDS[world].experts)))
     for name, (task, limits) in TASKS[world].items():
+        if only not in (None, name):
+            continue
         env = make_env(WORLDS[world].environment, {"task": task, "max_episode_steps": max(limits)})
         played = [play(env, expert_type, first_seed + index, action_noise) for index in range(episodes)]
         env.close()
@@ -130,10 +139,13 @@ def main(
     episodes: Annotated[int, typer.Option(min=1, help="of each task")] = 100,
     first_seed: Annotated[int, typer.Option(min=0, help="episodes have this seed and the following ones")] = 0,
     action_noise: Annotated[float, typer.Option(min=0, help="std of noise added to the executed actions")] = 0.0,
+    task: Annotated[str | None, typer.Option(help="only this one of the world's tasks")] = None,
 ) -> None:
     """Let the demonstrator play and print how often and how fast it succeeds."""
     check_folder(json_file)
-    results = measure(world, episodes, first_seed, action_noise)
+    if task not in (None, *TASKS[world]):
+        raise typer.BadParameter(f"{task!r} is not one of {', '.join(TASKS[world])}")
+    results = measure(world, episodes, first_seed, action_noise, task)
     show(results)
     if json_file:
         write_json(json_file, results)

@@ -1,10 +1,10 @@
 """Our worlds, one folder each: an environment, and a demonstrator that solves its tasks.
 
-Importing this package registers `skild_ray/Maze-v0`, `Kitchen-v0` and `Office-v0` with Gymnasium. Every environment
-here has a one-dimensional float32 observation, actions in [-1, 1], an attribute `subtasks` (names in the order in which
-they count) and, in the info of every `reset` and `step`, `subtasks_solved`: how many of them were credited so far in
-the episode. An episode is a success when all of them were. It ends by itself: `terminated` once all sub-tasks are
-credited, `truncated` after `max_episode_steps`.
+Importing this package registers `skild_ray/Maze-v0`, `Kitchen-v0` and so on with Gymnasium. Every environment here has
+a one-dimensional float32 observation, actions in [-1, 1], an attribute `subtasks` (names in the order in which they
+count) and, in the info of every `reset` and `step`, `subtasks_solved`: how many of them were credited so far in the
+episode. An episode is a success when all of them were. It ends by itself: `terminated` once all sub-tasks are credited,
+`truncated` after `max_episode_steps`.
 """
 
 from skild_ray.config import Generate
@@ -42,6 +42,26 @@ WORLDS = register(
         experts={"office": "skild_ray.worlds.office.demonstrator:OfficeExpert"},
         play=Generate(expert="office", episodes=2000, env_kwargs={"task": "random"}, action_noise=0.2),
         demonstrations=Generate(expert="office", episodes=50, action_noise=0.1),
+    ),
+    *(
+        World(
+            name,
+            environment=f"skild_ray/{id}-v0",
+            entry_point="skild_ray.worlds.ogbench.environment:OGBenchEnv",
+            kwargs={"name": name, "task": task},
+            experts={"ogbench": "skild_ray.worlds.ogbench.demonstrator:OGBenchExpert"},
+            play=Generate(
+                expert="ogbench", episodes=300, env_kwargs={"task": "play", "max_episode_steps": 400}, action_noise=0.1
+            ),
+            demonstrations=Generate(expert="ogbench", episodes=20, action_noise=0.1),
+        )
+        # The default tasks are OGBench's.
+        for name, id, task in (
+            ("scene", "Scene", "task2"),
+            ("cube-single", "CubeSingle", "task2"),
+            ("cube-double", "CubeDouble", "task2"),
+            ("puzzle-3x3", "Puzzle3x3", "task4"),
+        )
     ),
 )
 

@@ -1,7 +1,8 @@
 """What a world is: an environment with a scripted demonstrator, what it plays, and how it demonstrates a task."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import gymnasium as gym
 
@@ -19,6 +20,7 @@ class World:
         experts: name of a demonstrator -> `module:class`.
         play: how task-agnostic data are made.
         demonstrations: how a task is demonstrated.
+        kwargs: arguments of the environment that make this world of it.
         understands: ids of other environments whose observations this one's can be read from.
     """
 
@@ -28,6 +30,7 @@ class World:
     experts: Mapping[str, str]
     play: Generate
     demonstrations: Generate
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
     understands: tuple[str, ...] = ()
 
     @property
@@ -46,5 +49,11 @@ def register(*worlds: World) -> dict[str, World]:
     The environments check themselves what Gymnasium's wrappers would, and truncate at their own argument.
     """
     for world in worlds:
-        gym.register(world.environment, world.entry_point, disable_env_checker=True, order_enforce=False)
+        gym.register(
+            world.environment,
+            world.entry_point,
+            disable_env_checker=True,
+            order_enforce=False,
+            kwargs=dict(world.kwargs),
+        )
     return {world.name: world for world in worlds}
