@@ -2,9 +2,11 @@
 
     python -m benchmarks.identity                      the hashes of this checkout
     python -m benchmarks.identity --against REVISION   those of another revision, too, and whether all agree
+    python -m benchmarks.identity --record             note them in tests/identity.json, for the test of that name
 
 Sums of floating-point numbers differ between processors, so hashes can only be compared if they were made on the same
-kind of machine. `--against` checks the revision out into a temporary folder, and makes both sides here.
+kind of machine: the note says which. `--against` checks the revision out into a temporary folder, and makes both sides
+here.
 """
 
 import argparse
@@ -12,10 +14,12 @@ import csv
 import hashlib
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,9 @@ FIRST_NAMES = {"decisions": "skill_steps"}
 """Metrics that were renamed: hashed under their first names, they compare with older revisions."""
 TIMES = ("seconds", "samples_per_s")
 """Metrics that are never the same twice."""
+
+
+NOTE = Path(__file__).parents[1] / "tests" / "identity.json"
 
 
 def _experiment(
@@ -100,6 +107,20 @@ def _hash(artifact: Artifact) -> str:
     return digest.hexdigest()[:16]
 
 
+def kind_of_machine() -> dict[str, str]:
+    """What the last bits of a result depend on besides the code."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = ("model name", "cpu family", "model", "stepping", "flags")
+    known = {name: value for line in lines for name, _, value in [line.partition(":")] if name.strip() in names}
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "instructions": hashlib.sha256(repr(sorted(known.items())).encode()).hexdigest()[:16],
+        "cores": str(os.cpu_count()),
+        **{package: version(package) for package in ("torch", "numpy", "mujoco", "ray", "gymnasium")},
+    }
+
+
 def _of_revision(revision: str, folder: Path) -> dict[str, str]:
     """The hashes that this tool, as it is in another revision, makes there."""
     checkout, result = folder / "checkout", folder / "hashes.json"
@@ -117,6 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", metavar="REVISION", help="git revision to compare this checkout with")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the hashes of this checkout here")
+    parser.add_argument("--record", action="store_true", help="note the hashes of this checkout in tests/identity.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MINARI_DATASETS_PATH"] = f"{folder}/minari"
@@ -126,6 +148,8 @@ def main() -> None:
         print(f"{key:32} {value}" + (f" {'equal' if theirs.get(key) == value else 'DIFFERENT'}" if theirs else ""))
     if options.json:
         options.json.write_text(json.dumps(mine, indent=2))
+    if options.record:
+        NOTE.write_text(json.dumps({"machine": kind_of_machine(), "hashes": mine}, indent=2) + "\n")
     if theirs and theirs != mine:
         sys.exit("this checkout learns otherwise")
 

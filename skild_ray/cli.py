@@ -205,24 +205,12 @@ def pipeline(experiment: File, overrides: Overrides = None, force: Force = False
 
     What is finished and still fits is reused; what was interrupted resumes where it stopped.
     """
-    from skild_ray.evaluation.evaluate import evaluate_run
     from skild_ray.evaluation.tables import show
-    from skild_ray.pipeline import Run
-    from skild_ray.report.run_page import write_report
-    from skild_ray.runs.lock import locked
-    from skild_ray.tracking import Tracking
+    from skild_ray.pipeline import run_pipeline
 
-    loaded = load_experiment(experiment, overrides or ())
-    evaluation = loaded.evaluation
-    with locked(run_folder(loaded)), Tracking.of(loaded) as tracking:
-        artifact = Run(loaded, tracking=tracking, force=force).train_all()
-        results = evaluate_run(
-            artifact.path, evaluation.episodes, evaluation.seed, evaluation.videos, evaluation.without_rl
-        )
-        show(results)
-        page = write_report(run_folder(loaded))
-        print(f"report: {page}")
-        tracking.outcome(results.to_json(), page, artifact.path)
+    finished = run_pipeline(load_experiment(experiment, overrides or ()), force=force)
+    show(finished.results)
+    print(f"report: {finished.report}")
 
 
 @app.command()

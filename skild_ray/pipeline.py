@@ -2,9 +2,9 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from skild_ray.algorithms.demonstrations import demonstrations_fingerprint, load_demonstrations
 from skild_ray.algorithms.registry import last_stage, spec_of
@@ -15,8 +15,11 @@ from skild_ray.data.trajectories import Trajectories
 from skild_ray.envs import make_env
 from skild_ray.envs.try_out import try_out
 from skild_ray.errors import ArtifactError, ConfigError
+from skild_ray.evaluation.evaluate import evaluate_run
+from skild_ray.evaluation.results import Evaluation
 from skild_ray.generation.sources import load_sources, stored_demonstrations
 from skild_ray.offline.loop import problem_of, train_stage
+from skild_ray.report.run_page import write_report
 from skild_ray.resources import check, downstream_requests, offline_requests
 from skild_ray.runs import storage
 from skild_ray.runs.artifacts import CONFIG_FILE, Artifact, open_artifact, writable
@@ -32,6 +35,43 @@ logger = logging.getLogger(__name__)
 Report = Callable[[str], None]
 
 
+class Finished(NamedTuple):
+    """What `run_pipeline` leaves behind."""
+
+    artifact: Artifact
+    """Of the last stage: the policy."""
+    results: Evaluation
+    """Its evaluation."""
+    report: Path
+    """The page on the run."""
+
+
+def run_pipeline(
+    experiment: Experiment | str | Path, data: Mapping[str, Trajectories] | None = None, *, force: bool = False
+) -> Finished:
+    """Everything that an experiment needs: data, all stages, the final evaluation and the report.
+
+    What is finished and still fits is reused; what was interrupted resumes where it stopped.
+
+    Args:
+        experiment: itself, or its file.
+        data: see `Run`.
+        force: see `Run`.
+
+    Raises:
+        SkildError: one line that says what is wrong and what to do.
+    """
+    if not isinstance(experiment, Experiment):
+        experiment = load_experiment(experiment)
+    settings = experiment.evaluation
+    with locked(run_folder(experiment)), Tracking.of(experiment) as tracking:
+        artifact = Run(experiment, tracking=tracking, force=force, data=data).train_all()
+        results = evaluate_run(artifact.path, settings.episodes, settings.seed, settings.videos, settings.without_rl)
+        page = write_report(run_folder(experiment))
+        tracking.outcome(results.to_json(), page, artifact.path)
+    return Finished(artifact, results, page)
+
+
 class Run:
     """One experiment's stages. Data sets are loaded once, when a stage first needs them.
 
@@ -40,8 +80,11 @@ class Run:
         report: gets a line on each stage.
         tracking: what gets the metrics besides the files.
         force: replace finished stages that were made otherwise, also where others were made from them.
+        data: trajectories in memory in place of the sources of these names; what they hold decides, as with files,
+            whether a finished stage is reused.
 
     Raises:
+        ConfigError: the experiment has no source of a name in `data`.
         SkildError: `runs` is a URI that cannot be reached.
     """
 
@@ -51,8 +94,13 @@ class Run:
         report: Report = logger.info,
         tracking: Tracking | None = None,
         force: bool = False,
+        data: Mapping[str, Trajectories] | None = None,
     ) -> None:
         storage.require(experiment.runs)
+        self._given = data or {}
+        sources = [*experiment.data.task_agnostic, *experiment.data.demonstrations]
+        if unknown := [name for name in self._given if name not in sources]:
+            raise ConfigError(f"data: no source {unknown[0]!r}; the experiment has {', '.join(sources)}")
         self.experiment, self._report, self._tracking = experiment, report, tracking or Tracking()
         self._force = force
         self._data: dict[str, list[Trajectories]] = {}
@@ -222,6 +270,11 @@ class Run:
         wanted = experiment.algorithm.replayed_demonstrations
         if wanted == "none":
             return {}
+        if given := self._given.keys() & experiment.data.demonstrations.keys():
+            raise ConfigError(
+                f"data.demonstrations.{min(given)}: stage 4 replays the demonstrations, so it has to be a stored data "
+                "set with rewards: skild-ray data import"
+            )
         if self._transitions is None:
             self._try_environment()
             sources = stored_demonstrations(experiment)
@@ -238,6 +291,7 @@ class Run:
                 kind,
                 self.experiment.resources.data_workers,
                 before_generating=self._check_resources,
+                given=self._given,
             )
         return self._data[kind]
 

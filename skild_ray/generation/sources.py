@@ -22,6 +22,7 @@ def load_sources(
     kind: Kind,
     workers: int | None = None,
     before_generating: Callable[[], None] = lambda: None,
+    given: Mapping[str, Trajectories] = {},
 ) -> list[Trajectories]:
     """Load the sources in order, generating what does not exist yet.
 
@@ -31,6 +32,7 @@ def load_sources(
         kind: which of the two kinds of `experiment.data` the sources are, for progress and messages.
         workers: see `generate`.
         before_generating: called before a data set is made, which may take long.
+        given: trajectories in memory, in place of the sources of these names.
 
     Raises:
         SkildError: see `generate` and `load_dataset`; the message names the key of the source.
@@ -41,7 +43,9 @@ def load_sources(
         for name, source in sources.items():
             key = f"data.{kind}.{name}"
             try:
-                dataset = source.dataset or _generated(source, experiment, key, workers, before_generating)
+                dataset = given.get(name, source.dataset)
+                if dataset is None:
+                    dataset = _generated(source, experiment, key, workers, before_generating)
                 loaded.append(load_dataset(dataset, env, source.max_episodes, source.select))
             except DataError as error:
                 raise DataError(f"{key}: {error}") from error

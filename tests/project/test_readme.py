@@ -9,7 +9,7 @@ import click
 import pytest
 import typer
 
-from skild_ray.algorithms.skild.settings import Quirk
+from skild_ray.algorithms.skild.reference_settings import Quirk
 from skild_ray.cli import app
 from skild_ray.config import load_experiment
 from skild_ray.tune.sweep import load_sweep
