@@ -205,7 +205,7 @@ def pipeline(experiment: File, overrides: Overrides = None, force: Force = False
 
     What is finished and still fits is reused; what was interrupted resumes where it stopped.
     """
-    from skild_ray.evaluation.results import show
+    from skild_ray.evaluation.tables import show
     from skild_ray.pipeline import run_pipeline
 
     finished = run_pipeline(load_experiment(experiment, overrides or ()), force=force)
@@ -256,14 +256,15 @@ def evaluate(
     video: Annotated[int, typer.Option(min=0, help="deterministic episodes to film, into `videos` beside --json")] = 0,
 ) -> None:
     """Play complete episodes: success, return and sub-tasks with 95 % confidence intervals."""
-    from skild_ray.evaluation.results import evaluate_target, show
+    from skild_ray.evaluation.evaluate import evaluate_target
+    from skild_ray.evaluation.tables import show
 
     if json_file:
         _require_place("--json", json_file)
     results = evaluate_target(target, episodes, seed, video, json_file.parent if json_file else Path())
     show(results)
     if json_file:
-        content = json.dumps(results, indent=2)
+        content = json.dumps(results.to_json(), indent=2)
         try:
             json_file.write_text(content)
         except OSError as error:

@@ -15,7 +15,8 @@ from skild_ray.data.trajectories import Trajectories
 from skild_ray.envs import make_env
 from skild_ray.envs.try_out import try_out
 from skild_ray.errors import ArtifactError, ConfigError
-from skild_ray.evaluation.results import Results, evaluate_run
+from skild_ray.evaluation.evaluate import evaluate_run
+from skild_ray.evaluation.results import Evaluation
 from skild_ray.generation.sources import load_sources, stored_demonstrations
 from skild_ray.offline.loop import problem_of, train_stage
 from skild_ray.report.run_page import write_report
@@ -39,7 +40,7 @@ class Finished(NamedTuple):
 
     artifact: Artifact
     """Of the last stage: the policy."""
-    results: Results
+    results: Evaluation
     """Its evaluation."""
     report: Path
     """The page on the run."""
@@ -67,7 +68,7 @@ def run_pipeline(
         artifact = Run(experiment, tracking=tracking, force=force, data=data).train_all()
         results = evaluate_run(artifact.path, settings.episodes, settings.seed, settings.videos, settings.without_rl)
         page = write_report(run_folder(experiment))
-        tracking.outcome(results, page, artifact.path)
+        tracking.outcome(results.to_json(), page, artifact.path)
     return Finished(artifact, results, page)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,8 @@ from skild_ray.envs.lockstep import LockstepVectorEnv
 from skild_ray.envs.registry import make_env
 from skild_ray.errors import SkildError
 from skild_ray.evaluation.agent import Agent, Policy
-from skild_ray.evaluation.statistics import bootstrap_mean, bounded_mean
+from skild_ray.evaluation.results import SubtaskRate, Summary
+from skild_ray.evaluation.statistics import Interval, bootstrap_mean, bounded_mean
 from skild_ray.progress import TaskProgress
 from skild_ray.video.recording import Recorder
 
@@ -97,41 +97,42 @@ def _run_group(env: LockstepVectorEnv, policy: Policy, seeds: Sequence[int]) -> 
     return episodes
 
 
-def summarise(episodes: Sequence[Episode], env_steps_trained: int, seed: int) -> dict[str, Any]:
-    """Means with 95 % confidence intervals (see `statistics`); that of the return is None where it is unknown.
-
-    Where there are several sub-tasks, 'subtasks' has the completion rate of each, and 'credited_at' the env steps of
-    the credits in every episode, in the order of the sub-tasks.
+def summarise(episodes: Sequence[Episode], env_steps_trained: int, seed: int) -> Summary:
+    """Means with 95 % confidence intervals; the rate and the credits of each sub-task if there are several.
 
     Raises:
         SkildError: a return is outside of the environment's `return_range`.
     """
     solved = np.array([episode.subtasks_solved for episode in episodes])
     success = np.array([episode.success for episode in episodes])
-    summary = {
-        "episodes": len(episodes),
-        "success_rate": float(success.mean()),
-        "success_ci95": bounded_mean(success, 0, 1),
-        "return_mean": float(np.mean([episode.episode_return for episode in episodes])),
-        "return_ci95": _return_interval(episodes),
-        "subtasks_mean": float(solved.mean()),
-        "episode_length_mean": float(np.mean([episode.env_steps for episode in episodes])),
-        "env_steps_trained": env_steps_trained,
-        "seed": seed,
-    }
     names = _subtask_names(episodes)
-    if len(names) > 1:
-        summary["subtasks_ci95"] = bounded_mean(solved, 0, len(names))
-        credits = np.array([len(episode.credited_at) for episode in episodes])
-        summary["subtasks"] = [
-            {"name": name, "rate": float((credits >= k).mean()), "ci95": bounded_mean(credits >= k, 0, 1)}
-            for k, name in enumerate(names, 1)
-        ]
-        summary["credited_at"] = [list(episode.credited_at) for episode in episodes]
-    return summary
+    several = len(names) > 1
+    return Summary(
+        episodes=len(episodes),
+        success_rate=float(success.mean()),
+        success_ci95=bounded_mean(success, 0, 1),
+        return_mean=float(np.mean([episode.episode_return for episode in episodes])),
+        return_ci95=_return_interval(episodes),
+        subtasks_mean=float(solved.mean()),
+        episode_length_mean=float(np.mean([episode.env_steps for episode in episodes])),
+        env_steps_trained=env_steps_trained,
+        seed=seed,
+        subtasks_ci95=bounded_mean(solved, 0, len(names)) if several else None,
+        subtasks=_rates(episodes, names) if several else (),
+        credited_at=tuple(episode.credited_at for episode in episodes) if several else (),
+    )
 
 
-def _return_interval(episodes: Sequence[Episode]) -> list[float] | None:
+def _rates(episodes: Sequence[Episode], names: Sequence[str]) -> tuple[SubtaskRate, ...]:
+    """Of the sub-tasks in their order: the k-th is completed in an episode with k credits or more."""
+    credits = np.array([len(episode.credited_at) for episode in episodes])
+    completed = [(name, credits >= k) for k, name in enumerate(names, 1)]
+    return tuple(
+        SubtaskRate(name=name, rate=float(those.mean()), ci95=bounded_mean(those, 0, 1)) for name, those in completed
+    )
+
+
+def _return_interval(episodes: Sequence[Episode]) -> Interval | None:
     """Within the environment's `return_range`, or between two values where there are no others; else by bootstrap."""
     returns = np.array([episode.episode_return for episode in episodes])
     ranges = [episode.return_range for episode in episodes if episode.return_range]

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+Interval = tuple[float, float]
+"""Lower and upper bound."""
+
 Z = 1.959964
 """The normal distribution's 97.5 % quantile."""
 RESAMPLES = 5_000
@@ -40,13 +43,14 @@ def wilson(mean: ArrayLike, count: ArrayLike) -> tuple[NDArray[np.float64], NDAr
     return np.clip((centre - half) / scale, 0, x), np.clip((centre + half) / scale, x, 1)
 
 
-def bounded_mean(values: ArrayLike, low: float, high: float) -> list[float]:
+def bounded_mean(values: ArrayLike, low: float, high: float) -> Interval:
     """Interval of the expectation of a variable in [low, high]: `wilson` on (value - low) / (high - low)."""
     shares = (np.asarray(values, np.float64) - low) / (high - low)
-    return [low + (high - low) * float(bound) for bound in wilson(shares.mean(), shares.size)]
+    least, greatest = wilson(shares.mean(), shares.size)
+    return low + (high - low) * float(least), low + (high - low) * float(greatest)
 
 
-def bootstrap_mean(values: Sequence[float] | NDArray[np.float64]) -> list[float] | None:
+def bootstrap_mean(values: Sequence[float] | NDArray[np.float64]) -> Interval | None:
     """Interval of the expectation of a variable without known bounds: the percentile bootstrap.
 
     That is the 2.5 % and 97.5 % quantiles of the means of samples drawn from the values with replacement (Efron and
@@ -65,10 +69,11 @@ def bootstrap_mean(values: Sequence[float] | NDArray[np.float64]) -> list[float]
         return None
     rng = np.random.default_rng(0)
     means = [known[rng.integers(known.size, size=known.size)].mean() for _ in range(RESAMPLES)]
-    return [float(bound) for bound in np.quantile(means, (0.025, 0.975))]
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
 
 
-def in_words(mean: float, interval: Sequence[float] | None, form: str = ".2f") -> str:
+def in_words(mean: float, interval: Interval | None, form: str = ".2f") -> str:
     """'0.97 (0.92 .. 0.99)', or '0.97 (unknown)'."""
     if interval is None:
         return f"{mean:{form}} (unknown)"

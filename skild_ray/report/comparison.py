@@ -1,6 +1,5 @@
 """Several runs beside each other: their learning curves in one figure, their final evaluations in one table."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from skild_ray.errors import ArtifactError, ConfigError
 from skild_ray.evaluation.agent import Which, finished_last_stages
-from skild_ray.evaluation.results import LABELS, RESULTS_FILE, Results
+from skild_ray.evaluation.results import LABELS, Evaluation, Summary, read_evaluation
 from skild_ray.evaluation.statistics import FEWEST, bootstrap_mean, in_words
 from skild_ray.report.curves import Metrics, read_metrics
 from skild_ray.report.figures import colour, new_axes, to_svg
@@ -33,7 +32,7 @@ class FinishedRun:
     path: Path
     seed: int
     metrics: Metrics
-    results: Results
+    evaluation: Evaluation
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,10 @@ class Method:
     runs: Sequence[FinishedRun]
     which: Which = "trained"
 
-    def evaluations(self, how: str) -> list[Results]:
-        """Each run's evaluation, `how` is 'deterministic' or 'sampled'."""
-        found = [run.results if self.which == "trained" else run.results[self.which] for run in self.runs]
-        return [result["sampled"] if how == "sampled" else result for result in found]
+    def summaries(self, how: str) -> list[Summary]:
+        """Each run's summary of the policy, `how` is 'deterministic' or 'sampled'."""
+        found = [run.evaluation.policies[self.which] for run in self.runs]
+        return [policy.sampled if how == "sampled" else policy.deterministic for policy in found]
 
 
 def read_method(text: str, which: Which = "trained") -> Method:
@@ -66,7 +65,7 @@ def read_method(text: str, which: Which = "trained") -> Method:
         raise ConfigError(f"{text!r}: expected NAME=RUN[,RUN...], as in SkiLD=runs/kitchen_s0,runs/kitchen_s1")
     runs = [_read_run(Path(os.path.expanduser(path))) for path in paths.split(",") if path]
     for run in runs:
-        if which != "trained" and which not in run.results:
+        if which not in run.evaluation.policies:
             start = " with algorithm.policy_init: posterior" if which == "posterior" else ""
             raise ArtifactError(
                 f"{run.path}: its evaluation has no {LABELS[which]} policy; skild-ray pipeline EXPERIMENT adds it to "
@@ -83,15 +82,11 @@ def _read_run(path: Path) -> FinishedRun:
         names = " or ".join(map(str, found))
         raise ArtifactError(f"{path}: holds more than one policy; name {names}")
     artifact = open_artifact(found[0].parent, found[0].name)
-    results = artifact.path / RESULTS_FILE
-    if not results.exists():
+    evaluation = read_evaluation(artifact.path)
+    if evaluation is None:
         raise ArtifactError(f"{artifact.path}: not evaluated yet; do it: skild-ray pipeline EXPERIMENT")
-    return FinishedRun(
-        artifact.path,
-        artifact.experiment.seed,
-        read_metrics(artifact.path / "metrics.csv"),
-        json.loads(results.read_text()),
-    )
+    metrics = read_metrics(artifact.path / "metrics.csv")
+    return FinishedRun(artifact.path, artifact.experiment.seed, metrics, evaluation)
 
 
 def compare(methods: Sequence[Method], out: Path) -> str:
@@ -105,18 +100,16 @@ def compare(methods: Sequence[Method], out: Path) -> str:
         ArtifactError: curves cannot be drawn, or the file cannot be written.
     """
     runs = [run for method in methods for run in method.runs]
-    conditions = [(run.results["episodes"], run.results["seed"]) for run in runs]
+    conditions = [(run.evaluation.episodes, run.evaluation.seed) for run in runs]
     for run, (episodes, seed) in zip(runs, conditions, strict=True):
         if (episodes, seed) != conditions[0]:
             raise ConfigError(
                 f"{run.path}: evaluated over {episodes} episodes of seed {seed}, {runs[0].path} over "
                 f"{conditions[0][0]} of seed {conditions[0][1]}; evaluate all alike"
             )
-    everything = [
-        part for method in methods for how in ("deterministic", "sampled") for part in method.evaluations(how)
-    ]
+    everything = [part for method in methods for how in ("deterministic", "sampled") for part in method.summaries(how)]
     # With a single sub-task, or none, success says it all.
-    subtasks = any(part["subtasks_mean"] > part["success_rate"] for part in everything)
+    subtasks = any(part.subtasks_mean > part.success_rate for part in everything)
     with writable(out):
         out.write_text(_figure(methods, subtasks), encoding="utf-8")
     episodes, seed = conditions[0]
@@ -173,7 +166,7 @@ def _table(methods: Sequence[Method], subtasks: bool) -> str:
         for how in ("deterministic", "sampled"):
             scores = _scores(method, how, subtasks)
             cells.append(_over_seeds(scores))
-        steps = [int(part["env_steps_trained"]) for part in method.evaluations("deterministic")]
+        steps = [part.env_steps_trained for part in method.summaries("deterministic")]
         cells.append(f"{min(steps):,}" if min(steps) == max(steps) else f"{min(steps):,} .. {max(steps):,}")
         cells.append(", ".join(str(run.seed) for run in method.runs))
         rows.append(f"| {method.name} | {' | '.join(cells)} |")
@@ -188,4 +181,4 @@ def _over_seeds(scores: Sequence[float]) -> str:
 
 
 def _scores(method: Method, how: str, subtasks: bool) -> list[float]:
-    return [float(part["subtasks_mean" if subtasks else "success_rate"]) for part in method.evaluations(how)]
+    return [part.subtasks_mean if subtasks else part.success_rate for part in method.summaries(how)]

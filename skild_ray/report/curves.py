@@ -2,17 +2,17 @@
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from skild_ray.algorithms.off_policy import EPISODE_WINDOW
+from skild_ray.evaluation.results import Summary
 from skild_ray.evaluation.statistics import wilson
 from skild_ray.report.figures import colour, new_axes, to_svg
 from skild_ray.report.page import SERIES, Markup, element, figure, join, legend, panels
@@ -163,22 +163,22 @@ def downstream_curves(stage: str, metrics: Metrics) -> Markup:
     return join(parts)
 
 
-def credit_curves(stage: str, parts: Sequence[tuple[str, Mapping[str, Any]]]) -> Markup:
+def credit_curves(stage: str, parts: Sequence[tuple[str, Summary]]) -> Markup:
     """Share of the evaluation's episodes that have been credited each sub-task over env steps, a panel for each policy.
 
     Args:
         stage: makes the names of the figures unique.
-        parts: policies' names with their summaries, see `summarise`.
+        parts: policies' names with their summaries, which have several sub-tasks.
     """
-    longest = max(steps[-1] for _, part in parts for steps in [[1], *part["credited_at"]] if steps)
+    longest = max(steps[-1] for _, part in parts for steps in [(1,), *part.credited_at] if steps)
     x = np.unique(np.linspace(0, longest, MAX_POINTS).astype(int))
     figures = []
     for number, (label, part) in enumerate(parts):
         lines = []
-        for index, subtask in enumerate(part["subtasks"]):
-            steps = [episode[index] for episode in part["credited_at"] if len(episode) > index]
+        for index, subtask in enumerate(part.subtasks):
+            steps = [episode[index] for episode in part.credited_at if len(episode) > index]
             counts = np.bincount(steps, minlength=longest + 1).cumsum()
-            lines.append((subtask["name"], counts[x] / part["episodes"]))
+            lines.append((subtask.name, counts[x] / part.episodes))
         name = f"{stage}-credit-{number}"
         figures.append(_panel(name, label, "share of episodes", "env steps of the episode", x, lines, (-0.02, 1.02)))
     return panels(figures)

@@ -1,6 +1,5 @@
 """One self-contained page on a run: what was run, the curves of every stage, how the agent does and where it goes."""
 
-import json
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ from skild_ray.algorithms.off_policy import EPISODE_WINDOW
 from skild_ray.algorithms.registry import last_stage
 from skild_ray.config import Experiment
 from skild_ray.errors import ArtifactError
-from skild_ray.evaluation.results import RESULTS_FILE, Results, policies
+from skild_ray.evaluation.results import Evaluation, Summary, read_evaluation
+from skild_ray.evaluation.statistics import Interval
 from skild_ray.report.curves import Metrics, credit_curves, downstream_curves, offline_curves, read_metrics
 from skild_ray.report.maze_section import maze_section
 from skild_ray.report.page import Markup, card, document, element, folded, join, note, section, shares, table
@@ -36,18 +36,18 @@ def write_report(run_dir: Path) -> Path:
         raise ArtifactError(f"{run_dir}: no finished stage to report on; run: skild-ray pipeline EXPERIMENT")
     experiment = stages[-1].experiment
     metrics = {artifact.stage: read_metrics(artifact.path / "metrics.csv") for artifact in stages}
-    results = {a.stage: _results(a) for a in stages if a.stage not in OFFLINE}
+    evaluations = {a.stage: read_evaluation(a.path) for a in stages if a.stage not in OFFLINE}
     parts = [
         ("run", "What was run", _what_was_run(stages)),
         ("curves", "Training", _curves(stages, metrics)),
-        ("evaluation", "Evaluation", _evaluation(results)),
-        ("videos", "Videos", video_section(run_dir, stages, results)),
+        ("evaluation", "Evaluation", _evaluation(evaluations)),
+        ("videos", "Videos", video_section(run_dir, stages, evaluations)),
         ("maps", "Maps", maze_section(run_dir, stages, experiment)),
     ]
     shown = [(anchor, title, content) for anchor, title, content in parts if content]
     page = document(
         f"{experiment.name} · skild_ray",
-        _header(experiment, stages, metrics, results, [(anchor, title) for anchor, title, _ in shown]),
+        _header(experiment, stages, metrics, evaluations, [(anchor, title) for anchor, title, _ in shown]),
         *(section(anchor, title, *content) for anchor, title, content in shown),
     )
     path, draft = run_dir / REPORT_FILE, run_dir / f".{REPORT_FILE}.draft"
@@ -66,15 +66,6 @@ def _title(artifact: Artifact) -> str:
     return _stage(artifact).title
 
 
-def _results(artifact: Artifact) -> Results:
-    """The stage's evaluation, empty where there is none."""
-    path = artifact.path / RESULTS_FILE
-    try:
-        return json.loads(path.read_text()) if path.exists() else {}
-    except ValueError:
-        raise ArtifactError(f"{path}: damaged; delete it and run: skild-ray pipeline EXPERIMENT") from None
-
-
 # --- header ---
 
 
@@ -82,10 +73,10 @@ def _header(
     experiment: Experiment,
     stages: Sequence[Artifact],
     metrics: Mapping[str, Metrics],
-    results: Mapping[str, Results],
+    evaluations: Mapping[str, Evaluation | None],
     links: Iterable[tuple[str, str]],
 ) -> Markup:
-    policies_of = [_stage(artifact) for artifact in stages if artifact.stage in results]
+    policies_of = [_stage(artifact) for artifact in stages if artifact.stage in evaluations]
     kind = " · ".join(stage.summary for stage in policies_of) or "Offline stages only: no policy has been trained yet"
     blocks: list[Markup] = [
         element("h1", experiment.name),
@@ -93,10 +84,10 @@ def _header(
         element("nav", *(element("a", title, href=f"#{anchor}") for anchor, title in links)),
     ]
     for artifact in stages:
-        if artifact.stage in results:
-            if len(results) > 1:
+        if artifact.stage in evaluations:
+            if len(evaluations) > 1:
                 blocks.append(element("h3", _title(artifact)))
-            blocks.append(_headline(artifact, metrics[artifact.stage], results[artifact.stage]))
+            blocks.append(_headline(artifact, metrics[artifact.stage], evaluations[artifact.stage]))
     seconds = {artifact.stage: float(artifact.facts.get("seconds", 0.0)) for artifact in stages}
     total = _duration(sum(seconds.values()))
     titles = {artifact.stage: _title(artifact) for artifact in stages}
@@ -104,19 +95,16 @@ def _header(
     return join([*blocks, element("h3", f"Wall time {total}"), shares(parts)])
 
 
-def _headline(artifact: Artifact, metrics: Metrics, results: Results) -> Markup:
+def _headline(artifact: Artifact, metrics: Metrics, evaluation: Evaluation | None) -> Markup:
     cards = []
-    for label, part in (("deterministic", results), ("sampled", results.get("sampled"))):
-        if part:
-            cards.append(
-                card(f"Success, {label}", _percent(part["success_rate"]), f"95 % CI {_percents(part['success_ci95'])}")
-            )
-    if results:
-        solved = f"95 % CI {_range(results['subtasks_ci95'], '.2f')}" if "subtasks" in results else "mean an episode"
-        cards.append(card("Sub-tasks solved", f"{results['subtasks_mean']:.2f}", solved))
-        cards.append(
-            card("Return", f"{results['return_mean']:.1f}", f"95 % CI {_range(results['return_ci95'], '.1f')}")
-        )
+    if evaluation:
+        mean, sampled = evaluation.trained.deterministic, evaluation.trained.sampled
+        for how, part in (("deterministic", mean), ("sampled", sampled)):
+            interval = f"95 % CI {_percents(part.success_ci95)}"
+            cards.append(card(f"Success, {how}", _percent(part.success_rate), interval))
+        solved = f"95 % CI {_range(mean.subtasks_ci95, '.2f')}" if mean.subtasks else "mean an episode"
+        cards.append(card("Sub-tasks solved", f"{mean.subtasks_mean:.2f}", solved))
+        cards.append(card("Return", f"{mean.return_mean:.1f}", f"95 % CI {_range(mean.return_ci95, '.1f')}"))
     elif "success" in metrics:
         known = metrics["success"][np.isfinite(metrics["success"])]
         cards.append(card("Success in training", _percent(known[-1]), f"last {EPISODE_WINDOW} episodes, sampled"))
@@ -210,41 +198,42 @@ def _curves(stages: Sequence[Artifact], metrics: Mapping[str, Metrics]) -> list[
     return content
 
 
-def _evaluation(results: Mapping[str, Results]) -> list[Markup]:
+def _evaluation(evaluations: Mapping[str, Evaluation | None]) -> list[Markup]:
     content: list[Markup] = []
-    for stage, result in results.items():
-        if len(results) > 1:
+    for stage, evaluation in evaluations.items():
+        if len(evaluations) > 1:
             content.append(element("h3", in_words(stage).capitalize()))
-        if not result:
+        if not evaluation:
             content.append(
                 note("Not evaluated yet: skild-ray pipeline EXPERIMENT plays complete episodes and adds them here.")
             )
             continue
         content.append(
             note(
-                f"{result['episodes']} complete episodes each, seed {result['seed']}. Deterministic takes the mean of "
-                "the policy, sampled draws from it. The initial policy is the one that training started from: what the "
-                "trained one solves beyond it is what reinforcement learning added. Skill BC, behavioural cloning of "
-                "skills, is the posterior with its own sigma; where training started from the posterior, the initial "
-                "policy has its mean, and its sigma times policy_init_scale. Brackets are 95 % confidence intervals."
+                f"{evaluation.episodes} complete episodes each, seed {evaluation.seed}. Deterministic takes the mean "
+                "of the policy, sampled draws from it. The initial policy is the one that training started from: what "
+                "the trained one solves beyond it is what reinforcement learning added. Skill BC, behavioural cloning "
+                "of skills, is the posterior with its own sigma; where training started from the posterior, the "
+                "initial policy has its mean, and its sigma times policy_init_scale. Brackets are 95 % confidence "
+                "intervals."
             )
         )
-        parts = list(policies(result))
+        parts = evaluation.labelled
         head = ("policy", "success", "", "return", "", "sub-tasks", "", "env steps an episode", "env steps trained")
         content.append(table(head, [_result_row(label, part) for label, part in parts]))
-        if "subtasks" in result:
+        if evaluation.trained.deterministic.subtasks:
             content += _subtasks(stage, parts)
     return content
 
 
-def _subtasks(stage: str, parts: Sequence[tuple[str, Results]]) -> list[Markup]:
+def _subtasks(stage: str, parts: Sequence[tuple[str, Summary]]) -> list[Markup]:
     """Completion of each sub-task by each policy."""
     head = ["", *(label for label, _ in parts)]
-    rows = []
-    for index, subtask in enumerate(parts[0][1]["subtasks"]):
-        rates = [part["subtasks"][index] for _, part in parts]
-        rows.append([subtask["name"], *(f"{_percent(s['rate'])} [{_percents(s['ci95'])}]" for s in rates)])
-    means = [f"{part['subtasks_mean']:.2f} [{_range(part['subtasks_ci95'], '.2f')}]" for _, part in parts]
+    rows = [
+        [rates[0].name, *(f"{_percent(subtask.rate)} [{_percents(subtask.ci95)}]" for subtask in rates)]
+        for rates in zip(*(part.subtasks for _, part in parts), strict=True)
+    ]
+    means = [f"{part.subtasks_mean:.2f} [{_range(part.subtasks_ci95, '.2f')}]" for _, part in parts]
     rows.append(["mean number", *means])
     return [
         element("h4", "Sub-tasks completed, in their order"),
@@ -254,17 +243,17 @@ def _subtasks(stage: str, parts: Sequence[tuple[str, Results]]) -> list[Markup]:
     ]
 
 
-def _result_row(label: str, part: Results) -> list[str]:
+def _result_row(label: str, part: Summary) -> list[str]:
     return [
         label,
-        _percent(part["success_rate"]),
-        f"[{_percents(part['success_ci95'])}]",
-        f"{part['return_mean']:.2f}",
-        f"[{_range(part['return_ci95'], '.2f')}]",
-        f"{part['subtasks_mean']:.2f}",
-        f"[{_range(part['subtasks_ci95'], '.2f')}]" if "subtasks" in part else "",
-        f"{part['episode_length_mean']:,.0f}",
-        f"{part['env_steps_trained']:,}",
+        _percent(part.success_rate),
+        f"[{_percents(part.success_ci95)}]",
+        f"{part.return_mean:.2f}",
+        f"[{_range(part.return_ci95, '.2f')}]",
+        f"{part.subtasks_mean:.2f}",
+        f"[{_range(part.subtasks_ci95, '.2f')}]" if part.subtasks else "",
+        f"{part.episode_length_mean:,.0f}",
+        f"{part.env_steps_trained:,}",
     ]
 
 
@@ -275,12 +264,12 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _percents(shares: Sequence[float]) -> str:
+def _percents(shares: Interval) -> str:
     low, high = shares
     return f"{100 * low:.0f} to {100 * high:.0f} %"
 
 
-def _range(bounds: Sequence[float] | None, form: str) -> str:
+def _range(bounds: Interval | None, form: str) -> str:
     if bounds is None:
         return "unknown"
     low, high = bounds

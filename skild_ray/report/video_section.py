@@ -3,9 +3,8 @@
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from skild_ray.evaluation.results import Results, recordings
+from skild_ray.evaluation.results import Evaluation, Video
 from skild_ray.report.page import Markup, element, image, note, video
 from skild_ray.runs.artifacts import Artifact
 from skild_ray.video.film import key_frame
@@ -15,13 +14,15 @@ INLINE_BYTES = 2_000_000
 """Of all videos together that are put into the page; those beyond are linked."""
 
 
-def video_section(run_dir: Path, stages: Sequence[Artifact], results: Mapping[str, Results]) -> list[Markup]:
+def video_section(
+    run_dir: Path, stages: Sequence[Artifact], evaluations: Mapping[str, Evaluation | None]
+) -> list[Markup]:
     """Films and strips of whatever stage was filmed; empty where none was wanted or can be."""
     content: list[Markup] = []
     left = INLINE_BYTES
     for artifact in stages:
-        result = results.get(artifact.stage, {})
-        if not result.get("videos"):
+        evaluation = evaluations.get(artifact.stage)
+        if not evaluation or not evaluation.videos:
             continue
         if not content:
             content.append(
@@ -30,8 +31,9 @@ def video_section(run_dir: Path, stages: Sequence[Artifact], results: Mapping[st
                     "the worst, the best. Pictures are of the start, of every sub-task's credit and of the end."
                 )
             )
-        for entry, recording in zip(result["videos"], recordings(result, artifact.path), strict=True):
-            content.append(element("h4", _title(entry)))
+        for filmed in evaluation.videos:
+            content.append(element("h4", _title(filmed)))
+            recording = filmed.recording(artifact.path)
             film = recording.with_suffix(".mp4")
             if not film.exists():
                 content.append(note("Not filmed, as nothing could render; skild-ray pipeline EXPERIMENT tries again."))
@@ -39,24 +41,24 @@ def video_section(run_dir: Path, stages: Sequence[Artifact], results: Mapping[st
             size = film.stat().st_size
             if size <= left:
                 left -= size
-                shown = video(_uri(film, "video/mp4"), _title(entry))
+                shown = video(_uri(film, "video/mp4"), _title(filmed))
             else:
                 link = film.relative_to(run_dir).as_posix()
                 shown = element("p", element("a", f"{film.name} ({size / 1e6:.1f} MB)", href=link))
-            content.append(element("div", shown, _strip(entry, recording), class_="film"))
+            content.append(element("div", shown, _strip(filmed, recording), class_="film"))
     return content
 
 
-def _title(entry: Mapping[str, Any]) -> str:
-    facts = [f"{entry['env_steps']} env steps", "success" if entry["success"] else "no success"]
-    if len(entry["subtasks"]) > 1:
-        facts.insert(0, f"{len(entry['credited_at'])} of {len(entry['subtasks'])} sub-tasks")
-    return f"Episode {entry['episode']}: {', '.join(facts)}"
+def _title(filmed: Video) -> str:
+    facts = [f"{filmed.env_steps} env steps", "success" if filmed.success else "no success"]
+    if len(filmed.subtasks) > 1:
+        facts.insert(0, f"{len(filmed.credited_at)} of {len(filmed.subtasks)} sub-tasks")
+    return f"Episode {filmed.episode}: {', '.join(facts)}"
 
 
-def _strip(entry: Mapping[str, Any], recording: Path) -> Markup:
+def _strip(filmed: Video, recording: Path) -> Markup:
     pictures = []
-    for step, caption in sorted(key_steps(entry["subtasks"], entry["credited_at"], entry["env_steps"]).items()):
+    for step, caption in sorted(key_steps(filmed.subtasks, filmed.credited_at, filmed.env_steps).items()):
         path = key_frame(recording, step)
         if path.exists():
             picture = image(_uri(path, "image/jpeg"), f"{caption}, env step {step}")

@@ -115,6 +115,6 @@ class Tracking:
                 run.add(stage, row)
 
     def outcome(self, results: Mapping[str, Any], report: Path, artifact: Path) -> None:
-        """The end of a pipeline: its evaluation, its page and the videos in its last artifact."""
+        """The end of a pipeline: the content of its `evaluation.json`, its page and its last artifact's videos."""
         for run in self._runs:
             run.add_outcome(results, report, artifact)

@@ -26,7 +26,7 @@ from skild_ray.algorithms.train import (
 from skild_ray.config import EvaluationSettings, with_values
 from skild_ray.errors import SkildError
 from skild_ray.evaluation.agent import Agent, load_agent
-from skild_ray.evaluation.results import Results
+from skild_ray.evaluation.results import Summary
 from skild_ray.evaluation.rollouts import play, summarise
 from skild_ray.log import LOGGER, show_lines
 from skild_ray.pipeline import Run
@@ -82,11 +82,11 @@ class Trial(tune.Trainable):
         return row | {SHOULD_CHECKPOINT: due or algo.finished}
 
     def _evaluation(self) -> Row:
-        """Results of the deterministic policy, if the metric is one of them."""
+        """What the deterministic policy reaches, if the metric is among it."""
         if self._sweep.metric not in EVALUATION_METRICS:
             return {}
-        results = selection_results(load_agent(run_folder(self.experiment)), self.experiment.evaluation)
-        return {name: results[name.removeprefix("evaluation.")] for name in EVALUATION_METRICS}
+        summary = selection_summary(load_agent(run_folder(self.experiment)), self.experiment.evaluation)
+        return {name: getattr(summary, name.removeprefix("evaluation.")) for name in EVALUATION_METRICS}
 
     def _finish(self, row: Row) -> dict[str, Any]:
         """The last report. It is kept, so that a sweep which is killed before it has noted it need not ask again."""
@@ -135,7 +135,7 @@ def selection_seed(evaluation_seed: int) -> int:
     return int(child.generate_state(1)[0])
 
 
-def selection_results(agent: Agent, settings: EvaluationSettings) -> Results:
+def selection_summary(agent: Agent, settings: EvaluationSettings) -> Summary:
     """The summary of `settings.episodes` episodes of `selection_seed`, deterministic."""
     seed = selection_seed(settings.seed)
     return summarise(play(agent, settings.episodes, seed, deterministic=True), agent.env_steps, seed)

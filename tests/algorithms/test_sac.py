@@ -24,7 +24,7 @@ from skild_ray.cli import app
 from skild_ray.config import Experiment, Source
 from skild_ray.errors import DataError
 from skild_ray.evaluation.agent import load_agent
-from skild_ray.evaluation.results import evaluate_run
+from skild_ray.evaluation.evaluate import evaluate_run
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.pipeline import Run
 from skild_ray.report.run_page import write_report
@@ -214,10 +214,11 @@ def test_it_needs_no_other_stage(finished: tuple[Experiment, Callable[..., list[
 def test_evaluation(finished: tuple[Experiment, Callable[..., list[str]]]) -> None:
     experiment, _ = finished
     artifact = run_folder(experiment) / "sac"
-    results = evaluate_run(artifact, episodes=6, seed=3)
-    assert results["env_steps_trained"] == results["sampled"]["env_steps_trained"] > 1_400
-    assert "initial" not in results
-    assert 5 < results["episode_length_mean"] <= 40
+    evaluation = evaluate_run(artifact, episodes=6, seed=3)
+    trained = evaluation.trained
+    assert trained.deterministic.env_steps_trained == trained.sampled.env_steps_trained > 1_400
+    assert set(evaluation.policies) == {"trained"}
+    assert 5 < trained.deterministic.episode_length_mean <= 40
     (checkpoint,) = (run_folder(experiment) / ".work").glob("sac-*/checkpoint_*")
     policies = [load_agent(path).policy(deterministic=True, seed=0) for path in (run_folder(experiment), checkpoint)]
     states = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)

@@ -57,14 +57,14 @@ def test_the_bootstrap_stays_within_the_values_and_repeats() -> None:
     values = np.random.default_rng(0).exponential(size=50)
     low, high = bootstrap_mean(values)
     assert values.min() < low < values.mean() < high < values.max()
-    assert bootstrap_mean(values) == [low, high]
+    assert bootstrap_mean(values) == (low, high)
     # Of a mean of many values it is the normal approximation.
     half = 1.96 * values.std() / np.sqrt(50)
     np.testing.assert_allclose((low, high), (values.mean() - half, values.mean() + half), atol=0.2 * half)
 
 
 def test_three_seeds_from_the_worst_to_the_best() -> None:
-    assert bootstrap_mean([3.0, 4.0, 3.8]) == [3.0, 4.0]
+    assert bootstrap_mean([3.0, 4.0, 3.8]) == (3.0, 4.0)
 
 
 @pytest.mark.parametrize("values", [[1.0], [1.0, 2.0], [5.0] * 100])

@@ -21,7 +21,7 @@ from skild_ray.algorithms.registry import ENTRY_POINTS, last_stage, spec_of
 from skild_ray.config import Experiment, load_experiment, to_yaml
 from skild_ray.errors import ConfigError
 from skild_ray.evaluation.agent import load_agent
-from skild_ray.evaluation.results import evaluate_run
+from skild_ray.evaluation.evaluate import evaluate_run
 from skild_ray.report.run_page import write_report
 from skild_ray.runs.artifacts import open_artifact
 from skild_ray.runs.folder import run_folder
@@ -135,15 +135,15 @@ def test_its_policy_acts_from_its_artifact_and_its_checkpoint(trained: Mapping[s
 
 def test_it_learns(trained: Mapping[str, Experiment]) -> None:
     """To walk to the right, as the demonstrations do."""
-    results = evaluate_run(run_folder(trained["awr"]) / "awr", episodes=8, seed=3)
-    assert results["success_rate"] == 1
+    evaluation = evaluate_run(run_folder(trained["awr"]) / "awr", episodes=8, seed=3)
+    assert evaluation.trained.deterministic.success_rate == 1
 
 
 def test_evaluation_and_report(trained: Mapping[str, Experiment]) -> None:
     run = run_folder(trained["skill_awr"])
-    results = evaluate_run(run / "skill_awr", episodes=4, seed=3)
-    assert results["env_steps_trained"] > 2_500
-    assert "initial" not in results
+    evaluation = evaluate_run(run / "skill_awr", episodes=4, seed=3)
+    assert evaluation.trained.deterministic.env_steps_trained > 2_500
+    assert "initial" not in evaluation.policies
     page = write_report(run).read_text()
     assert "AWR over skills" in page
     assert "Advantage-weighted regression over skills" in page

@@ -22,8 +22,9 @@ Make = Callable[..., Path]
 
 
 def _result(subtasks: float, success: float, episodes: int = 100) -> dict[str, Any]:
-    both = {"episodes": episodes, "seed": 1000, "env_steps_trained": 2_000}
-    both |= {"subtasks_mean": subtasks, "success_rate": success}
+    both = {"episodes": episodes, "seed": 1000, "env_steps_trained": 2_000, "episode_length_mean": 50.0}
+    both |= {"subtasks_mean": subtasks, "success_rate": success, "success_ci95": [0.0, 1.0]}
+    both |= {"return_mean": success, "return_ci95": None}
     return both | {"sampled": both | {"subtasks_mean": subtasks / 2, "success_rate": success / 2}}
 
 

@@ -1,5 +1,7 @@
 import numpy as np
 
+from skild_ray.evaluation.results import Summary
+from skild_ray.evaluation.rollouts import Episode, summarise
 from skild_ray.report.curves import (
     MAX_POINTS,
     credit_curves,
@@ -80,11 +82,13 @@ def test_more_sub_tasks_than_colours_are_all_drawn():
 
 
 def test_credits_over_the_episode():
-    subtasks = [{"name": "kettle"}, {"name": "<b>"}]
-    parts = [
-        ("trained", {"episodes": 2, "subtasks": subtasks, "credited_at": [[3, 900], [5]]}),
-        ("initial", {"episodes": 2, "subtasks": subtasks, "credited_at": [[], []]}),
-    ]
+    nothing = np.zeros((1, 1), np.float32)
+
+    def summary(*credited_at: tuple[int, ...]) -> Summary:
+        played = [Episode(0.0, 900, len(at), False, nothing, 0, nothing, ("kettle", "<b>"), at) for at in credited_at]
+        return summarise(played, 0, 0)
+
+    parts = [("trained", summary((3, 900), (5,))), ("initial", summary((), ()))]
     page = credit_curves("demo_rl", parts)
     assert page.count("<svg") == 2
     assert "&lt;b&gt;" in page

@@ -11,6 +11,7 @@ import safetensors.numpy
 from skild_ray.algorithms.train import algorithm_config
 from skild_ray.config import Experiment, with_values
 from skild_ray.errors import ArtifactError
+from skild_ray.evaluation.results import Evaluation, PolicySummary, Summary, Video
 from skild_ray.evaluation.rollouts import Episode, summarise
 from skild_ray.models.discriminator import Discriminator
 from skild_ray.models.skill_model import SkillHead, SkillModel
@@ -139,7 +140,7 @@ def publish_downstream(experiment: Experiment, inputs: list[Artifact], stage: st
     )
 
 
-def evaluation(successes: int, episodes: int = 20, subtasks: tuple[str, ...] = ("goal",)) -> dict:
+def summary(successes: int, episodes: int = 20, subtasks: tuple[str, ...] = ("goal",)) -> Summary:
     nowhere = np.zeros((1, 4), np.float32)
     played = [
         Episode(
@@ -158,13 +159,17 @@ def evaluation(successes: int, episodes: int = 20, subtasks: tuple[str, ...] = (
     return summarise(played, 4321, 7)
 
 
+def keep(evaluation: Evaluation, artifact: Artifact) -> None:
+    (artifact.path / "evaluation.json").write_text(json.dumps(evaluation.to_json()))
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A run with all four stages and an evaluation."""
     experiment = experiment_in(tmp_path_factory.mktemp("runs"))
     artifact = publish_downstream(experiment, publish_offline(experiment))
-    results = evaluation(18) | {"sampled": evaluation(15), "initial": evaluation(2) | {"sampled": evaluation(1)}}
-    (artifact.path / "evaluation.json").write_text(json.dumps(results))
+    trained, initial = PolicySummary(summary(18), summary(15)), PolicySummary(summary(2), summary(1))
+    keep(Evaluation({"trained": trained, "initial": initial}), artifact)
     return run_folder(experiment)
 
 
@@ -245,10 +250,20 @@ def test_several_sub_tasks_videos_and_key_frames(tmp_path):
     experiment = experiment_in(tmp_path, NO_MAZE)
     artifact = publish_downstream(experiment, publish_offline(experiment))
     subtasks = ("kettle", EVIL)
-    results = evaluation(18, subtasks=subtasks) | {"sampled": evaluation(15, subtasks=subtasks)}
-    shown = {"success": True, "env_steps": 9, "subtasks": subtasks, "credited_at": [3, 9]}
-    results["videos"] = [shown | {"name": f"episode_{index:03d}", "episode": index} for index in range(3)]
-    (artifact.path / "evaluation.json").write_text(json.dumps(results))
+    trained = PolicySummary(summary(18, subtasks=subtasks), summary(15, subtasks=subtasks))
+    filmed = tuple(
+        Video(
+            name=f"episode_{index:03d}",
+            episode=index,
+            seed=index,
+            success=True,
+            env_steps=9,
+            subtasks=subtasks,
+            credited_at=(3, 9),
+        )
+        for index in range(3)
+    )
+    keep(Evaluation({"trained": trained}, 3, filmed), artifact)
     videos = artifact.path / "videos"
     videos.mkdir()
     for index, size in enumerate((1_000, INLINE_BYTES)):  # the third could not be rendered
@@ -322,7 +337,8 @@ def test_stages_that_do_not_belong_together_are_pointed_out(tmp_path):
 def test_single_episode_has_no_interval_of_the_return(tmp_path):
     experiment = experiment_in(tmp_path, NO_MAZE)
     artifact = publish_downstream(experiment, publish_offline(experiment))
-    (artifact.path / "evaluation.json").write_text(json.dumps(evaluation(1, episodes=1)))
+    single = summary(1, episodes=1)
+    keep(Evaluation({"trained": PolicySummary(single, single)}), artifact)
     assert "[unknown]" in Page(write_report(run_folder(experiment))).text
 
 

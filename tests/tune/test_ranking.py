@@ -29,7 +29,7 @@ from skild_ray.tune.results import (
 )
 from skild_ray.tune.sweep import Sweep, load_sweep
 from skild_ray.tune.sweep_page import write_page
-from skild_ray.tune.trial import RESULT_FILE, selection_results, selection_seed
+from skild_ray.tune.trial import RESULT_FILE, selection_seed, selection_summary
 
 DIVERGED = "critic_loss is not finite at 9 env steps"
 Seeds = Mapping[int, float | str | None]
@@ -172,7 +172,7 @@ def test_trials_are_compared_on_other_episodes_than_the_best_is_reported_on(tmp_
     agent = load_agent(run_folder(experiment))
     chosen_on, reported_on = (play(agent, 20, seed, deterministic=True) for seed in (selection_seed(7), 7))
     assert {episode.seed for episode in chosen_on}.isdisjoint(episode.seed for episode in reported_on)
-    assert selection_results(agent, experiment.evaluation) == summarise(chosen_on, 10, selection_seed(7))
+    assert selection_summary(agent, experiment.evaluation) == summarise(chosen_on, 10, selection_seed(7))
 
 
 def test_seeds_of_selection_do_not_meet_those_of_reports() -> None:
