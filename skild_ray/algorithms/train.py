@@ -261,6 +261,8 @@ def completion_rates(solved: Sequence[float], subtasks: Sequence[str]) -> Row:
 
 def _note(row: Row) -> str:
     shown = {"success": "success", "subtasks_solved": "sub-tasks", "episode_return": "return"}
+    if not any(name.startswith("solved_") for name in row):
+        del shown["subtasks_solved"]  # a single one is success, and where there are none it would be 0
     return ", ".join(f"{label} {row[name]:.2f}" for name, label in shown.items() if name in row)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ from skild_ray.runs import storage
 from skild_ray.runs.artifacts import CONFIG_FILE, writable
 from skild_ray.video.film import RENDER_MODE, film
 from skild_ray.video.recording import Recording
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate_target(
@@ -108,6 +111,7 @@ def _record(played: Sequence[Episode], environment: Environment, count: int, fol
     """Write the recordings of the most telling episodes, replacing those of the same name, and describe them."""
     with contextlib.closing(make_env(environment.id, environment.kwargs)) as env:
         if RENDER_MODE not in env.metadata.get("render_modes", ()):
+            logger.warning(f"no video: environment {environment.id!r} declares no render mode {RENDER_MODE!r}")
             return []
     videos: list[Video] = []
     with writable(folder):

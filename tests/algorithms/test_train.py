@@ -115,7 +115,9 @@ def test_a_signal_stops_it_with_a_checkpoint(
     steps = int(checkpoints[-1].name.removeprefix("checkpoint_"))
 
     artifact = train_downstream(experiment, "f")
-    assert f"resumed at {steps} env steps" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"resumed at {steps} env steps" in said
+    assert "success 0" in said and "sub-tasks" not in said, "the line has one, and that is success"
     assert artifact.facts["env_steps"] > steps
     updates = [float(row["updates"]) for row in _rows(artifact)]
     assert np.all(np.diff(updates) >= 0)

@@ -147,6 +147,12 @@ def test_policies_without_rl_are_evaluated_where_they_are_wanted(tmp_path: Path)
     assert evaluate_run(agent.path, 3, seed=0, without_rl=False) == everything, "what is there is kept"
 
 
+def test_an_environment_that_renders_nothing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate_run(untrained(tmp_path).path, 3, seed=0, videos=1, without_rl=False)["videos"] == []
+    said = capsys.readouterr().out
+    assert "no video: environment 'line_world:LineEnv' declares no render mode 'rgb_array'\n" in said
+
+
 @pytest.mark.parametrize(("scale", "same"), [(1.0, True), (0.1, False)])
 def test_skill_bc_is_beside_the_policy_that_training_starts_from(
     tmp_path: Path, scale: float, same: bool, capsys: pytest.CaptureFixture[str]
