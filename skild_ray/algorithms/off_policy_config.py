@@ -138,8 +138,8 @@ class OffPolicyConfig(ModelSettingsConfig):
             )
             .reporting(min_time_s_per_iteration=experiment.progress.report_interval_s)
             .debugging(seed=seed, log_level="ERROR")
-            .training(**experiment.algorithm.model_dump())
         )
+        config.settings = experiment.algorithm
         config.learner_threads = resources.learner_threads
         if experiment.algorithm.synchronous:
             config.min_time_s_per_iteration = 0.0  # one fragment of each runner: no clock may decide anything
