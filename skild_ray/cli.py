@@ -74,7 +74,9 @@ def _program(
 def data_generate(
     target: Annotated[
         str,
-        typer.Argument(metavar="WORLD_OR_EXPERIMENT", help="a world (maze, kitchen, office), or an experiment file"),
+        typer.Argument(
+            metavar="WORLD_OR_EXPERIMENT", help="a world (maze, kitchen, scene, ...), or an experiment file"
+        ),
     ],
     play: Annotated[bool, typer.Option("--play", help="task-agnostic data of a world")] = False,
     task: Annotated[str | None, typer.Option(help="demonstrations of this task of a world, or of 'a,b,...'")] = None,

@@ -23,6 +23,8 @@ Vector = NDArray[np.float64]
 
 TOLERANCE_M = 0.04
 """OGBench's: how far a cube, the drawer and the window may be from where they belong."""
+CLOSELY_M = 0.02
+"""How near to where they belong a plan moves drawer and window: fingers touch the front of a drawer left further in."""
 UNLOCKED, LOCKED = 1, 0
 LOCKS = {"drawer": 0, "window": 1}
 """The button that locks each."""
@@ -158,7 +160,7 @@ class SceneTask(ObjectsTask):
                 buttons[LOCKS[thing]] = wanted
 
         def slide(thing: str, wanted: float) -> None:
-            if abs(positions[thing] - wanted) > TOLERANCE_M:
+            if abs(positions[thing] - wanted) > CLOSELY_M:
                 press(thing, UNLOCKED)
                 plan.append(Slide(f"{'open' if wanted else 'close'} {thing}", thing, wanted))
                 positions[thing] = wanted

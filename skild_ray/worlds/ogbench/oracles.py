@@ -19,8 +19,11 @@ from skild_ray.worlds.ogbench.goals import Goal, Place, Press, Slide
 Kind = Literal["plan", "markov"]
 """An open-loop plan through key frames, or closed-loop control: OGBench's "play" and "noisy" data."""
 
+# OGBench's own heights are for hands that come from a random place, well above everything.
+CARRY_M = 0.25
+"""Height at which a cube is carried: lower down it pushes the drawer shut by its handle."""
 WINDOW_CLEARANCE_M = 0.12
-"""At OGBench's 0.06 above the window's handle the fingers catch it on a direct way to elsewhere."""
+"""Above the window's handle, which fingers otherwise catch on their way to elsewhere."""
 INTO_DRAWER_M = 0.005
 
 
@@ -43,7 +46,11 @@ class DirectButton(Direct, ButtonPlanOracle):
 
 
 class DirectCube(Direct, CubePlanOracle):
-    pass
+    def compute_keyframes(self, plan_input: dict[str, Any]) -> tuple[dict, dict, dict]:
+        times, poses, grasps = super().compute_keyframes(plan_input)
+        missing = CARRY_M - poses["clearance"].translation()[2]
+        poses["clearance"] = self.above(poses["clearance"], max(missing, 0.0))
+        return times, poses, grasps
 
 
 class DirectDrawer(Direct, DrawerPlanOracle):
