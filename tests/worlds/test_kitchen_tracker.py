@@ -15,7 +15,7 @@ from skild_ray.worlds.maze.environment import MazeEnv
 
 LIGHT = Environment(
     id="skild_ray/Kitchen-v0",
-    kwargs={"task": ["light switch"], "observation": "franka", "max_episode_steps": 80},
+    kwargs={"task": ["light switch"], "observation": "franka", "max_episode_steps": 80, "noise": "precise"},
 )
 
 

@@ -224,6 +224,17 @@ def test_with_the_fixed_start_objects_stand_about_their_places() -> None:
     assert env.scene.drawer_opening() == pytest.approx(0.0, abs=1e-4)
 
 
+def test_with_the_shifted_start_every_object_stays_about_its_own_place() -> None:
+    env = OfficeEnv(start="shifted")
+    offsets, openings = [], []
+    for seed in range(20):
+        env.reset(seed=seed)
+        offsets += [np.subtract(env.scene.object_pose(name)[0][:2], thing.place) for name, thing in OBJECTS.items()]
+        openings.append(env.scene.drawer_opening())
+    assert 0.04 < np.abs(offsets).max() < 0.052
+    assert np.ptp(openings) > 0.2 * DRAWER_TRAVEL
+
+
 def test_varied_starts_are_drawn_at_every_reset() -> None:
     env, twin = OfficeEnv(), OfficeEnv()
     slots = np.array([thing.place for thing in OBJECTS.values()])
@@ -272,7 +283,7 @@ def test_actions_that_are_not_finite_are_errors() -> None:
         ({"observation": "pixels"}, "unknown observation layout 'pixels'.*compact, reference"),
         ({"action": "joints"}, "unknown action layout 'joints'.*compact, reference"),
         ({"render_mode": "human"}, "'human'.*rgb_array"),
-        ({"start": "random"}, "unknown start 'random'.*varied, fixed"),
+        ({"start": "random"}, "unknown start 'random'.*varied, shifted, fixed"),
         ({"position_jitter": 0.2}, r"in \[0, 0.08\].*got 0.2"),
     ],
 )

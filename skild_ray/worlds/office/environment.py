@@ -98,11 +98,11 @@ class OfficeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
         action: layout of the action, see above.
         max_episode_steps: steps after which an episode is truncated.
         position_jitter: objects stand so far, in m, along x and y from their places at most; None: 0.05 where the
-            start is varied, 0.01 where it is fixed.
+            start is varied or shifted, 0.01 where it is fixed.
         render_mode: None or "rgb_array".
         start: what `reset` draws. "varied": which object stands at which place, with any yaw, and how far the drawer is
-            open, up to 40 %. "fixed": objects stand about their own places, with a yaw within 0.25 rad, and the drawer
-            is closed. See `draw_start`.
+            open, up to 40 %. "shifted": the same, but objects stand about their own places. "fixed": they do, with a
+            yaw within 0.25 rad, and the drawer is closed. See `draw_start`.
 
     Raises:
         ValueError: on an unknown task, layout or render mode, or an action that is not finite.
@@ -127,8 +127,8 @@ class OfficeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
         if start not in PRESETS:
             raise ValueError(f"unknown start {start!r}: it is one of {', '.join(PRESETS)}")
         jitter = JITTER_M[start] if position_jitter is None else position_jitter
-        if start == "varied" and not 0 <= jitter <= MAX_JITTER_M:
-            raise ValueError(f"position_jitter must be in [0, {MAX_JITTER_M}] where the start is varied, got {jitter}")
+        if start != "fixed" and not 0 <= jitter <= MAX_JITTER_M:
+            raise ValueError(f"position_jitter must be in [0, {MAX_JITTER_M}] where the start is {start}, got {jitter}")
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"unknown render mode {render_mode!r}: it is None or rgb_array")
         EzPickle.__init__(self, task, observation, action, max_episode_steps, position_jitter, render_mode, start)

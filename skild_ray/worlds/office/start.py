@@ -7,11 +7,11 @@ import numpy as np
 
 from skild_ray.worlds.office.scene import DRAWER_TRAVEL, OBJECTS
 
-Preset = Literal["varied", "fixed"]
+Preset = Literal["varied", "shifted", "fixed"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
-JITTER_M: dict[Preset, float] = {"varied": 0.05, "fixed": 0.01}
-YAW_RAD: dict[Preset, float] = {"varied": np.pi, "fixed": 0.25}
+JITTER_M: dict[Preset, float] = {"varied": 0.05, "shifted": 0.05, "fixed": 0.01}
+YAW_RAD: dict[Preset, float] = {"varied": np.pi, "shifted": np.pi, "fixed": 0.25}
 MAX_OPENING_M = 0.4 * DRAWER_TRAVEL
 # Centres of two objects are at least so far apart, so that fingers fit between them.
 SPACING_M = 0.09
@@ -37,6 +37,7 @@ def draw_start(rng: np.random.Generator, preset: Preset, jitter: float) -> Start
 
     "varied": objects are dealt to the places of OBJECTS, all permutations with equal probability, and shifted; where
     two of them are nearer than SPACING_M all are drawn again. Yaw is any, the drawer is open by up to MAX_OPENING_M.
+    "shifted": the same, but every object is shifted from its own place.
     "fixed": every object is near its own place, with a yaw of at most 0.25 rad, and the drawer is closed.
 
     Args:
@@ -49,7 +50,8 @@ def draw_start(rng: np.random.Generator, preset: Preset, jitter: float) -> Start
     if preset == "fixed":
         return Start(_named(own, rng.uniform(-spread, spread, (len(own), 3))))
     while True:
-        places, shifts = rng.permutation(own), rng.uniform(-spread, spread, (len(own), 3))
+        places = rng.permutation(own) if preset == "varied" else own
+        shifts = rng.uniform(-spread, spread, (len(own), 3))
         centres = places + shifts[:, :2]
         apart = np.linalg.norm(centres[:, None] - centres, axis=-1)[np.triu_indices(len(own), 1)]
         if apart.min() >= SPACING_M:
