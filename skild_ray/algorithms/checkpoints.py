@@ -8,16 +8,15 @@ from pathlib import Path
 from skild_ray.algorithms.off_policy import OffPolicy
 from skild_ray.runs import storage
 from skild_ray.runs.artifacts import file_hash, writable
+from skild_ray.tracking import MetricsRow
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "checkpoint_"
 ROWS_FILE, HASHES_FILE = "rows.json", "sha256.json"
 
-Row = dict[str, float]
 
-
-def save_checkpoint(algo: OffPolicy, work: Path, rows: list[Row], keep: int) -> None:
+def save_checkpoint(algo: OffPolicy, work: Path, rows: list[MetricsRow], keep: int) -> None:
     """Write `work/checkpoint_<env steps>` in one step, and remove the oldest of those before it.
 
     Raises:
@@ -43,7 +42,7 @@ def save_checkpoint(algo: OffPolicy, work: Path, rows: list[Row], keep: int) -> 
             storage.remove(old, HASHES_FILE)
 
 
-def restore_newest(algo: OffPolicy, work: Path, budget: int) -> list[Row]:
+def restore_newest(algo: OffPolicy, work: Path, budget: int) -> list[MetricsRow]:
     """Restore the newest undamaged checkpoint within the budget, if there is one; the rows of metrics up to it."""
     for path in reversed(_checkpoints(work)):
         if int(path.name.removeprefix(PREFIX)) > budget:
@@ -53,7 +52,7 @@ def restore_newest(algo: OffPolicy, work: Path, budget: int) -> list[Row]:
             logger.warning(f"{path}: damaged checkpoint ({reason}), skipped")
             continue
         algo.restore_from_path(str(path.resolve()))
-        rows: list[Row] = json.loads((path / ROWS_FILE).read_text())
+        rows: list[MetricsRow] = json.loads((path / ROWS_FILE).read_text())
         logger.info(f"resumed at {algo.counts['env_steps']} env steps from {path}")
         return rows
     return []

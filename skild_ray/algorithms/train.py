@@ -12,7 +12,7 @@ import torch
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from torch import Tensor
 
-from skild_ray.algorithms.checkpoints import Row, restore_newest, save_checkpoint
+from skild_ray.algorithms.checkpoints import restore_newest, save_checkpoint
 from skild_ray.algorithms.off_policy import OffPolicy
 from skild_ray.algorithms.off_policy_config import OffPolicyConfig
 from skild_ray.algorithms.registry import last_stage, spec_of
@@ -27,7 +27,7 @@ from skild_ray.resources import Waiting, downstream_requests, with_gpu_learner
 from skild_ray.runs.artifacts import Artifact, open_artifact, publish, require_input, writable
 from skild_ray.runs.folder import run_folder, work_folder
 from skild_ray.stages import in_words
-from skild_ray.tracking import Series, Tracking
+from skild_ray.tracking import MetricsRow, Series, Tracking
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,11 @@ def input_artifacts(experiment: Experiment, run_dir: Path | None = None) -> Sequ
 
 
 def publish_policy(
-    algo: OffPolicy, experiment: Experiment, rows: Sequence[Row], fingerprint: str, data: Mapping[str, str] | None
+    algo: OffPolicy,
+    experiment: Experiment,
+    rows: Sequence[MetricsRow],
+    fingerprint: str,
+    data: Mapping[str, str] | None,
 ) -> Artifact:
     """Write what was trained, with its `rows` of metrics, as the artifact of stage 4; see `train_downstream`."""
     stage = last_stage(experiment).name
@@ -170,7 +174,7 @@ def module_weights(algo: OffPolicy) -> dict[str, Tensor]:
 
 def _train(
     algo: OffPolicy, experiment: Experiment, stage: str, work: Path, subtasks: Sequence[str], series: Series
-) -> list[Row]:
+) -> list[MetricsRow]:
     budget = experiment.algorithm.total_env_steps
     rows = restore_newest(algo, work, budget)
     series.restart(rows)
@@ -225,7 +229,7 @@ def checkpoint_is_due(
     return leaving or time.monotonic() - saved >= settings.checkpoint_interval_s
 
 
-def metrics_row(result: Mapping[str, Any], algo: OffPolicy, subtasks: Sequence[str], seconds: float) -> Row:
+def metrics_row(result: Mapping[str, Any], algo: OffPolicy, subtasks: Sequence[str], seconds: float) -> MetricsRow:
     """The metrics of one iteration, flat; those that do not exist yet are left out.
 
     Args:
@@ -234,7 +238,7 @@ def metrics_row(result: Mapping[str, Any], algo: OffPolicy, subtasks: Sequence[s
         subtasks: see `try_environment`.
         seconds: trained so far.
     """
-    row: Row = {"env_steps": algo.counts["env_steps"], "seconds": seconds}
+    row: MetricsRow = {"env_steps": algo.counts["env_steps"], "seconds": seconds}
     row |= {name: value for name, value in algo.counts.items() if name != "env_steps"}
     row |= algo.faults
     row |= {name: float(result[name]) for name in EPISODE_METRICS if name in result}
@@ -249,7 +253,7 @@ def metrics_row(result: Mapping[str, Any], algo: OffPolicy, subtasks: Sequence[s
     }
 
 
-def completion_rates(solved: Sequence[float], subtasks: Sequence[str]) -> Row:
+def completion_rates(solved: Sequence[float], subtasks: Sequence[str]) -> MetricsRow:
     """Share of the episodes that completed each sub-task; nothing for a single one, where it is success.
 
     Sub-tasks count in their order only: the k-th was completed where at least k were solved.
@@ -259,14 +263,14 @@ def completion_rates(solved: Sequence[float], subtasks: Sequence[str]) -> Row:
     return {f"solved_{name}": float(np.mean(np.array(solved) >= k)) for k, name in enumerate(subtasks, 1)}
 
 
-def _note(row: Row) -> str:
+def _note(row: MetricsRow) -> str:
     shown = {"success": "success", "subtasks_solved": "sub-tasks", "episode_return": "return"}
     if not any(name.startswith("solved_") for name in row):
         del shown["subtasks_solved"]  # a single one is success, and where there are none it would be 0
     return ", ".join(f"{label} {row[name]:.2f}" for name, label in shown.items() if name in row)
 
 
-def check_finite(row: Row, experiment: Experiment) -> None:
+def check_finite(row: MetricsRow, experiment: Experiment) -> None:
     """Raise SkildError if a metric that is named `..._loss` is not finite."""
     remedy = spec_of(experiment.algorithm.type).remedy
     for name, value in row.items():

@@ -13,18 +13,17 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from skild_ray.errors import SkildError, last_line
 from skild_ray.interruption import Interrupted, Interruption, Stopped
-from skild_ray.offline.training_run import Row
 from skild_ray.progress import TaskProgress
 from skild_ray.resources import Request, Waiting
 from skild_ray.stages import in_words
-from skild_ray.tracking import Series
+from skild_ray.tracking import MetricsRow, Series
 
 logger = logging.getLogger(__name__)
 
 MAX_WORKER_FAILURES = 3
 POLL_S = 0.3
 
-Event = list[Row] | Row | str
+Event = list[MetricsRow] | MetricsRow | str
 """The rows up to the checkpoint whenever workers have started; then each new row; the reason of a failure."""
 
 
@@ -200,7 +199,7 @@ class _Follower:
                 note = f"loss {event['train_total']:.4f}, held out {event['val_total']:.4f}"
                 progress.update(event["iteration"], note)
 
-    def _started(self, rows: list[Row]) -> None:
+    def _started(self, rows: list[MetricsRow]) -> None:
         self._series.restart(rows)
         self.starts.append(int(rows[-1]["iteration"]) if rows else 0)
         if len(self.starts) > 1:

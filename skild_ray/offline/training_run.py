@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from skild_ray.offline.problem import Batch, Problem
+from skild_ray.tracking import MetricsRow
 
 STOP_INTERVAL = 10
 """Iterations between two questions whether to stop."""
-
-Row = dict[str, float]
 Weights = dict[str, Tensor]
 
 
@@ -43,15 +42,15 @@ class TrainingRun:
         self._last = self.settings.iterations
         self.iteration, self.seconds, self.stale = 0, 0.0, 0
         self.best_weights = _copy(self.module)
-        self.best_losses: Row = dict.fromkeys(problem.criteria.values(), math.inf)
-        self.rows: list[Row] = []
+        self.best_losses: dict[str, float] = dict.fromkeys(problem.criteria.values(), math.inf)
+        self.rows: list[MetricsRow] = []
 
     @property
     def finished(self) -> bool:
         patience = self.settings.patience
         return self.iteration >= self._last or (patience is not None and self.stale >= patience)
 
-    def advance(self, stop: Callable[[], bool] = lambda: False) -> Row | None:
+    def advance(self, stop: Callable[[], bool] = lambda: False) -> MetricsRow | None:
         """Train up to the next validation, validate, and return the row of metrics.
 
         Returns None, somewhere before the validation, if `stop()` says so. It is asked every few iterations; the next
@@ -79,7 +78,7 @@ class TrainingRun:
         kept = self._keep_best(losses_now)
         self.seconds += time.monotonic() - started
         samples = (self.iteration - first) * self.settings.batch_size
-        row: Row = {"iteration": float(self.iteration), "seconds": self.seconds, **trained}
+        row: MetricsRow = {"iteration": float(self.iteration), "seconds": self.seconds, **trained}
         row |= {f"val_{name}": loss for name, loss in losses_now.items()}
         row |= {
             "learning_rate": float(self.schedulers[0].get_last_lr()[0]),
@@ -137,7 +136,7 @@ class TrainingRun:
             setattr(self, name, state[name])
 
     @torch.no_grad()
-    def _validate(self) -> Row:
+    def _validate(self) -> dict[str, float]:
         """Mean of each loss over the held-out batches, by number of rows; the same noise every time."""
         self.judged.eval()
         sums: dict[str, Tensor] = {}
@@ -149,7 +148,7 @@ class TrainingRun:
                     sums[name] = sums.get(name, torch.zeros(())) + value.cpu() * len(batch[0]) / total
         return {name: float(value) for name, value in sums.items()}
 
-    def _keep_best(self, losses: Row) -> list[bool]:
+    def _keep_best(self, losses: dict[str, float]) -> list[bool]:
         """Replace each part of what is kept by the current one if that lowers its criterion, beside the parts kept
         before it; whether each was replaced. `losses` are those of the current weights."""
         criteria = self.problem.criteria
@@ -161,7 +160,7 @@ class TrainingRun:
             sources = dict(zip(criteria, chosen, strict=True))
             return {name: (current if sources[_part(name, criteria)] else self.best_weights)[name] for name in current}
 
-        def judged(chosen: tuple[bool, ...]) -> Row:
+        def judged(chosen: tuple[bool, ...]) -> dict[str, float]:
             if chosen not in known:
                 self.judged.load_state_dict(mixed(chosen))
                 known[chosen] = self._validate()

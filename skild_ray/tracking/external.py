@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from skild_ray.errors import one_line
-from skild_ray.tracking.files import Row
+from skild_ray.tracking.files import MetricsRow
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class ExternalRun(ABC):
         """Number of what was sent: rows, reports and videos."""
         self._stages: dict[str, dict[str, Any]] = {}
         self._queued: dict[str, float] = {}
-        self._series: dict[str, tuple[str, list[Row]]] = {}
+        self._series: dict[str, tuple[str, list[MetricsRow]]] = {}
         self._pending: deque[Callable[[], None]] = deque()
         self._young: deque[tuple[float, str, float]] = deque()
         self._failed_at: float | None = None
@@ -66,7 +66,7 @@ class ExternalRun(ABC):
             self._queued.setdefault(stage, self._stages[stage]["step"])
             self._series[stage] = (fingerprint, [])
 
-    def add(self, stage: str, row: Row) -> None:
+    def add(self, stage: str, row: MetricsRow) -> None:
         """Send a row, unless the run has one of its step or a later one; its first key is the step."""
         with self._lock:
             self._series[stage][1].append(row)
@@ -91,7 +91,7 @@ class ExternalRun(ABC):
         """Begin the run `id`, or go on with it; without one begin a new one and set `id`."""
 
     @abstractmethod
-    def _send(self, stage: str, row: Row) -> None: ...
+    def _send(self, stage: str, row: MetricsRow) -> None: ...
 
     @abstractmethod
     def _send_outcome(self, results: Mapping[str, Any], report: Path, videos: list[Path]) -> None: ...
@@ -127,7 +127,7 @@ class ExternalRun(ABC):
         else:
             self._failed_at = None
 
-    def _send_and_note(self, stage: str, row: Row) -> None:
+    def _send_and_note(self, stage: str, row: MetricsRow) -> None:
         self._send(stage, row)
         self._young.append((time.monotonic(), stage, next(iter(row.values()))))
         self._note()

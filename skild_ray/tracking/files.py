@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 TABLE_FILE, LINES_FILE, EVENTS = "metrics.csv", "metrics.jsonl", "events.out.tfevents.*"
 
-Row = Mapping[str, float]
+MetricsRow = dict[str, float]
+"""Metrics by name; the first is the step."""
 
 
 class MetricFiles:
@@ -27,13 +28,13 @@ class MetricFiles:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._rows: list[Row] = []
+        self._rows: list[MetricsRow] = []
         self._names: list[str] = []
         self._lines: Any = None
         self._table: Any = None
         self._events: SummaryWriter | None = None
 
-    def restart(self, rows: Sequence[Row]) -> None:
+    def restart(self, rows: Sequence[MetricsRow]) -> None:
         """Replace whatever is there by these rows: those of the checkpoint that a run goes on from.
 
         Events that are there stay, as a TensorBoard that reads them would wait for more of them; new ones revoke them.
@@ -44,7 +45,7 @@ class MetricFiles:
             self._add(row, now - rows[-1].get("seconds", 0.0) + row.get("seconds", 0.0))
         self._flush()
 
-    def add(self, row: Row) -> None:
+    def add(self, row: MetricsRow) -> None:
         """Append a row; its first key is the step."""
         self._add(row, time.time())
         self._flush()
@@ -68,7 +69,7 @@ class MetricFiles:
         for name in (TABLE_FILE, LINES_FILE):
             (self.folder / name).unlink(missing_ok=True)
 
-    def _add(self, row: Row, wall_time: float) -> None:
+    def _add(self, row: MetricsRow, wall_time: float) -> None:
         self._rows.append(row)
         new = [name for name in row if name not in self._names]
         self._names += new
@@ -104,14 +105,14 @@ class MetricFiles:
                 file.flush()
 
 
-def write_metrics(folder: Path, rows: Iterable[Row]) -> None:
+def write_metrics(folder: Path, rows: Iterable[MetricsRow]) -> None:
     """Write a finished series into `folder`."""
     files = MetricFiles(folder)
     files.restart(list(rows))
     files.close()
 
 
-def read_rows(folder: Path) -> list[dict[str, float]]:
+def read_rows(folder: Path) -> list[MetricsRow]:
     """The rows of `folder`; none where it has no metrics."""
     path = folder / LINES_FILE
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -10,7 +10,7 @@ from skild_ray.config import Experiment, MLflowSettings
 from skild_ray.plugins import import_extra
 from skild_ray.runs.folder import run_folder
 from skild_ray.tracking.external import ExternalRun
-from skild_ray.tracking.files import Row
+from skild_ray.tracking.files import MetricsRow
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class MLflowRun(ExternalRun):
         self._note(0)
         logger.info(f"{self.title}: run {self.id} of experiment {name} at {uri}")
 
-    def _send(self, stage: str, row: Row) -> None:
+    def _send(self, stage: str, row: MetricsRow) -> None:
         # The active run is that of one thread, and rows come from another.
         step, *names = row
         metrics = {f"{stage}/{name}": row[name] for name in names}

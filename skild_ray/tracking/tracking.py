@@ -10,7 +10,7 @@ from typing import Any
 
 from skild_ray.config import Experiment
 from skild_ray.tracking.external import ExternalRun
-from skild_ray.tracking.files import MetricFiles, Row, read_rows
+from skild_ray.tracking.files import MetricFiles, MetricsRow, read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -22,13 +22,13 @@ class Series:
         self._stage, self._files, self._runs = stage, files, runs
         self._writes_files = True
 
-    def restart(self, rows: Sequence[Row]) -> None:
+    def restart(self, rows: Sequence[MetricsRow]) -> None:
         """The series is these rows: those of the checkpoint that the stage goes on from, none where it begins."""
         self._write(lambda: self._files.restart(rows))
         for row in rows:
             self._send(row)
 
-    def add(self, row: Row) -> None:
+    def add(self, row: MetricsRow) -> None:
         """The next row; its first key is the step."""
         self._write(lambda: self._files.add(row))
         self._send(row)
@@ -37,7 +37,7 @@ class Series:
         """Delete the files, where the stage has been published and its work folder stays."""
         self._write(self._files.remove)
 
-    def _send(self, row: Row) -> None:
+    def _send(self, row: MetricsRow) -> None:
         for run in self._runs:
             run.add(self._stage, row)
 

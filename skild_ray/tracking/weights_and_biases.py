@@ -12,7 +12,7 @@ from skild_ray.errors import ConfigError, one_line
 from skild_ray.plugins import import_extra
 from skild_ray.runs.folder import run_folder
 from skild_ray.tracking.external import ExternalRun
-from skild_ray.tracking.files import Row
+from skild_ray.tracking.files import MetricsRow
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class WandbRun(ExternalRun):
             ),
         )
 
-    def _send(self, stage: str, row: Row) -> None:
+    def _send(self, stage: str, row: MetricsRow) -> None:
         assert self._run
         if stage not in self._axes:
             self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/{next(iter(row))}")

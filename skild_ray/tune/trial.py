@@ -11,7 +11,7 @@ from ray import tune
 from ray.tune import PlacementGroupFactory
 from ray.tune.result import DONE, SHOULD_CHECKPOINT
 
-from skild_ray.algorithms.checkpoints import ROWS_FILE, Row
+from skild_ray.algorithms.checkpoints import ROWS_FILE
 from skild_ray.algorithms.off_policy import OffPolicy
 from skild_ray.algorithms.registry import last_stage
 from skild_ray.algorithms.train import (
@@ -32,6 +32,7 @@ from skild_ray.log import LOGGER, show_lines
 from skild_ray.pipeline import Run
 from skild_ray.runs.artifacts import open_artifact
 from skild_ray.runs.folder import run_folder
+from skild_ray.tracking import MetricsRow
 from skild_ray.tune.offline import trial_run
 from skild_ray.tune.sweep import EVALUATION_METRICS, Sweep, Values
 
@@ -49,7 +50,7 @@ class Trial(tune.Trainable):
         show_lines(log_level)
         self._values, self._sweep = dict(config), sweep
         self.experiment = trial_run(with_values(sweep.base, config), sweep.folder, self.trial_id)
-        self._rows: list[Row] = []
+        self._rows: list[MetricsRow] = []
         self._saved = time.monotonic()
         self._algo: OffPolicy | None = None
         if not self._finished() and sweep.offline_stage is None:
@@ -81,14 +82,14 @@ class Trial(tune.Trainable):
         due = checkpoint_is_due(self.experiment, steps, algo, self._saved)
         return row | {SHOULD_CHECKPOINT: due or algo.finished}
 
-    def _evaluation(self) -> Row:
+    def _evaluation(self) -> MetricsRow:
         """What the deterministic policy reaches, if the metric is among it."""
         if self._sweep.metric not in EVALUATION_METRICS:
             return {}
         summary = selection_summary(load_agent(run_folder(self.experiment)), self.experiment.evaluation)
         return {name: getattr(summary, name.removeprefix("evaluation.")) for name in EVALUATION_METRICS}
 
-    def _finish(self, row: Row) -> dict[str, Any]:
+    def _finish(self, row: MetricsRow) -> dict[str, Any]:
         """The last report. It is kept, so that a sweep which is killed before it has noted it need not ask again."""
         if self._sweep.metric not in row:
             raise SkildError(f"no episode has ended, so that '{self._sweep.metric}' is unknown; raise total_env_steps")

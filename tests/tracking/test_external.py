@@ -8,7 +8,7 @@ import pytest
 
 from skild_ray.tracking import external
 from skild_ray.tracking.external import ExternalRun
-from skild_ray.tracking.files import Row, write_metrics
+from skild_ray.tracking.files import MetricsRow, write_metrics
 from skild_ray.tracking.tracking import Tracking
 
 
@@ -26,7 +26,7 @@ class Notebook(ExternalRun):
         self.pages.setdefault(self.id, [])
         self._note(0)
 
-    def _send(self, stage: str, row: Row) -> None:
+    def _send(self, stage: str, row: MetricsRow) -> None:
         if not self.reachable:
             raise ConnectionError("no route\nto the notebook")
         assert self.id
