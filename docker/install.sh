@@ -9,7 +9,7 @@ torch_index=${2:-}
 # The wheel of the right device first: the same version from elsewhere satisfies everything after it.
 "$venv/bin/pip" install --no-cache-dir --quiet --disable-pip-version-check --constraint constraints.txt \
     ${torch_index:+--index-url "$torch_index" --extra-index-url https://pypi.org/simple} torch
-"$venv/bin/pip" install --no-cache-dir --quiet --disable-pip-version-check --constraint constraints.txt '.[office,tune,wandb]'
+"$venv/bin/pip" install --no-cache-dir --quiet --disable-pip-version-check --constraint constraints.txt '.[office,ogbench,tune,wandb]'
 # Parts of the wheels that only serve to build on them.
 find "$venv" -path '*/site-packages/torch/include' -prune -exec rm -rf {} +
 find "$venv" -path '*/site-packages/ray/jars' -prune -exec rm -rf {} +

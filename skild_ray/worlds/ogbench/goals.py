@@ -32,6 +32,8 @@ OPEN_M = {"drawer": -0.16, "window": 0.2}
 DRAWER_CENTRE = np.array([0.33, -0.24, 0.066])
 """Where a cube lies in the open drawer."""
 CUBE_M = 0.04
+MAX_MOVES = 4
+"""Of each cube in a plan: where cubes lie across each other's places there may be no end to clearing them."""
 COLOURS = ("red", "blue", "orange", "green", "purple", "yellow", "magenta", "gray")
 """Of the cubes, in their order."""
 
@@ -198,7 +200,10 @@ class CubeTask(ObjectsTask):
         plan: list[Goal] = []
         at = _cubes(state)
         names = [f"{colour} cube" for colour in COLOURS[: len(at)]] if len(at) > 1 else ["cube"]
-        while pending := self._pending(at):
+        for _ in range(MAX_MOVES * len(at)):
+            pending = self._pending(at)
+            if not pending:
+                break
             in_the_way = {cube: _above(at, cube, self._places[cube], in_it=True) for cube in pending}
             ready = [
                 cube
