@@ -1,5 +1,6 @@
 """Joining a cluster: what RAY_ADDRESS can hold, and clusters that are not there."""
 
+import contextlib
 import json
 import os
 import signal
@@ -63,7 +64,10 @@ def test_ctrl_c_ends_the_waiting_for_a_cluster(silent: socket.socket) -> None:
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         first, _ = silent.accept()  # the first look at the port; the second one waits for an answer
         second, _ = silent.accept()
-        process.send_signal(signal.SIGINT)
+        while process.poll() is None:  # gRPC ignores what is raised within its callbacks, as one signal may be
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.5)
         assert "KeyboardInterrupt" in process.communicate()[1]
         first.close()
         second.close()

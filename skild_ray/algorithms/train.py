@@ -271,10 +271,10 @@ def _note(row: MetricsRow) -> str:
 
 
 def check_finite(row: MetricsRow, experiment: Experiment) -> None:
-    """Raise SkildError if a metric that is named `..._loss` is not finite."""
+    """Raise SkildError if a metric that is named `..._loss` is not finite: the critic's first, which spoils the rest."""
     remedy = spec_of(experiment.algorithm.type).remedy
-    for name, value in row.items():
-        if name.endswith("_loss") and not math.isfinite(value):
+    for name in sorted(row):
+        if name.endswith("_loss") and not math.isfinite(row[name]):
             raise SkildError(
                 f"{name} is not finite at {row['env_steps']:.0f} env steps; {remedy}; checkpoints before it stay usable"
             )

@@ -28,7 +28,7 @@ from skild_ray.errors import ArtifactError
 from skild_ray.runs import storage
 from skild_ray.runs.folder import run_folder
 from skild_ray.stages import OFFLINE, train_command
-from skild_ray.tracking.files import write_metrics
+from skild_ray.tracking.files import MetricsRow, write_metrics
 
 SCHEMA = 3
 PACKAGES = ("skild_ray", "ray", "torch", "numpy", "gymnasium", "gymnasium-robotics", "mujoco", "minari")
@@ -150,7 +150,7 @@ def publish(
     experiment: Experiment,
     stage: str,
     weights: Mapping[str, Tensor],
-    rows: Sequence[Mapping[str, float]],
+    rows: Sequence[MetricsRow],
     *,
     fingerprint: str,
     data: Mapping[str, str],
