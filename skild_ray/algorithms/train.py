@@ -271,7 +271,7 @@ def _note(row: MetricsRow) -> str:
 
 
 def check_finite(row: MetricsRow, experiment: Experiment) -> None:
-    """Raise SkildError if a metric that is named `..._loss` is not finite: the critic's first, which spoils the rest."""
+    """Raise SkildError if a metric named `..._loss` is not finite: the critic's first, which spoils the others."""
     remedy = spec_of(experiment.algorithm.type).remedy
     for name in sorted(row):
         if name.endswith("_loss") and not math.isfinite(row[name]):
