@@ -14,14 +14,14 @@ from ogbench.manipspace.oracles.plan.drawer_plan import DrawerPlanOracle
 from ogbench.manipspace.oracles.plan.window_plan import WindowPlanOracle
 
 from skild_ray.worlds.ogbench.environment import OGBenchEnv
-from skild_ray.worlds.ogbench.goals import Goal, Place, Press, Slide
+from skild_ray.worlds.ogbench.goals import CUBE_M, Goal, Place, Press, Slide
 
 Kind = Literal["plan", "markov"]
 """An open-loop plan through key frames, or closed-loop control: OGBench's "play" and "noisy" data."""
 
 # OGBench's own heights are for hands that come from a random place, well above everything.
 CARRY_M = 0.25
-"""Height at which a cube is carried: lower down it pushes the drawer shut by its handle."""
+"""Height at which a cube is carried, and comes into the drawer: lower down it pushes the drawer shut by its handle."""
 WINDOW_CLEARANCE_M = 0.12
 """Above the window's handle, which fingers otherwise catch on their way to elsewhere."""
 INTO_DRAWER_M = 0.005
@@ -48,8 +48,10 @@ class DirectButton(Direct, ButtonPlanOracle):
 class DirectCube(Direct, CubePlanOracle):
     def compute_keyframes(self, plan_input: dict[str, Any]) -> tuple[dict, dict, dict]:
         times, poses, grasps = super().compute_keyframes(plan_input)
-        missing = CARRY_M - poses["clearance"].translation()[2]
-        poses["clearance"] = self.above(poses["clearance"], max(missing, 0.0))
+        is_on_table = poses["place_end"].translation()[2] < CUBE_M
+        for name in ("clearance",) if is_on_table else ("clearance", "place", "postplace"):
+            missing = CARRY_M - poses[name].translation()[2]
+            poses[name] = self.above(poses[name], max(missing, 0.0))
         return times, poses, grasps
 
 
