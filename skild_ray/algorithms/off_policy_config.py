@@ -1,8 +1,9 @@
 """What an off-policy algorithm has to say of itself, as an RLlib configuration."""
 
+import contextlib
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import gymnasium as gym
 import numpy as np
@@ -17,6 +18,7 @@ from skild_ray.algorithms.experience import Experience
 from skild_ray.algorithms.registry import spec_of
 from skild_ray.algorithms.rllib_internals import ModelSettingsConfig
 from skild_ray.config import AlgorithmSettings, Environment, Experiment, RolloutSettings
+from skild_ray.envs.action_env import ActionVectorEnv
 from skild_ray.envs.lockstep import LockstepVectorEnv
 from skild_ray.envs.registry import make_env
 
@@ -43,8 +45,10 @@ class Pace(NamedTuple):
 class OffPolicyConfig(ModelSettingsConfig):
     """Configuration of an `OffPolicy` algorithm: RLlib's, with the algorithm's own settings in one attribute.
 
-    A subclass names its `Settings`, and gives `pace`, `build_experience`, `make_vector_env`, `spaces`, its RLModule and
-    its Learner.
+    A subclass names its `Settings` and `version`, and gives `pace`, `build_experience` and, as in RLlib,
+    `get_default_rl_module_spec` and `get_default_learner_class`. Its decisions are the environment's own actions unless
+    it replaces `make_vector_env` and `horizon`, as `SkillConfig` does. The class that an algorithm's `AlgorithmSpec`
+    names is also made in env runners, from the `record`.
 
     Attributes:
         settings: of the algorithm, validated; `training` changes them.
@@ -85,13 +89,20 @@ class OffPolicyConfig(ModelSettingsConfig):
     def build_experience(self) -> Experience:
         """What is learned from: without any transition of the policy's own, with all that is given beside them."""
 
-    @abstractmethod
+    @property
+    def horizon(self) -> int:
+        """H: the most env steps that a decision lasts."""
+        return 1
+
     def make_vector_env(self, makers: Makers, autoreset: bool = True) -> LockstepVectorEnv:
         """The environments as the policy sees them; see `LockstepVectorEnv`."""
+        return ActionVectorEnv(makers, autoreset=autoreset)
 
-    @abstractmethod
     def spaces(self) -> tuple[Box, Box]:
         """Of the policy's observations and of its decisions."""
+        env = self.make_vector_env([lambda: make_env(self.low_level.id, self.low_level.kwargs)])
+        with contextlib.closing(env):
+            return cast(Box, env.single_observation_space), cast(Box, env.single_action_space)
 
     def require_inputs(self, experience: Mapping[str, Any]) -> None:
         """Raise ArtifactError unless its inputs are those of a checkpoint with this state of `Experience`."""
@@ -155,6 +166,11 @@ class OffPolicyConfig(ModelSettingsConfig):
         return Environment(id=self.low_level_env or "", kwargs=self.low_level_kwargs)
 
     @property
+    def model_settings(self) -> dict[str, Any]:
+        """What the RLModule gets as `model_config`, in plain values: `algorithm`, the fields of `settings`."""
+        return {"algorithm": self.settings.model_dump()}
+
+    @property
     def record(self) -> dict[str, Any]:
         """As plain values, for checkpoints and env runners, all that decides how the policy acts; see `from_record`."""
         return {"environment": self.low_level.model_dump(), "algorithm": self.settings.model_dump()}
@@ -169,6 +185,8 @@ class OffPolicyConfig(ModelSettingsConfig):
         super().validate()
         if self.low_level_env is None:
             raise ValueError(f"{type(self).__name__} needs .environment(ID)")
+        if not isinstance(self, spec_of(self.settings.type).load_config()):  # which env runners would make
+            raise ValueError(f"{self.Settings.__name__}.type is {self.settings.type!r}, which is another algorithm")
         self.env_config: dict[str, Any] = {"record": self.record}
         if self.settings.batch_size % max(1, self.num_learners):
             raise ValueError(f"batch_size {self.settings.batch_size} does not divide into {self.num_learners} learners")

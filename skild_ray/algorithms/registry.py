@@ -28,13 +28,13 @@ ENTRY_POINTS = "skild_ray.algorithms"
 
 @dataclass(frozen=True)
 class AlgorithmSpec:
-    """What the program knows of an algorithm before it imports it.
+    """What the program knows of an algorithm before it imports it, since reading an experiment should not import Ray.
 
     Attributes:
-        settings: class of the experiment's section `algorithm`.
+        settings: class of the experiment's section `algorithm`; its `type` is one by which `spec_of` finds this.
         config: `module:class` of its `OffPolicyConfig`, which knows the rest.
-        stage: stage 4 with these settings.
-        remedy: what to change where losses are not finite any more.
+        stage: stage 4 with these settings: its name, what pages call it, and the stages that it starts from.
+        remedy: what to change if a loss is not finite.
     """
 
     settings: "type[AlgorithmSettings]"

@@ -267,10 +267,10 @@ def _note(row: Row) -> str:
 
 
 def check_finite(row: Row, experiment: Experiment) -> None:
-    """Raise SkildError where the losses have diverged."""
+    """Raise SkildError if a metric that is named `..._loss` is not finite."""
     remedy = spec_of(experiment.algorithm.type).remedy
-    for name in ("critic_loss", "policy_loss", "alpha_loss", "discriminator_loss"):
-        if not math.isfinite(row.get(name, 0.0)):
+    for name, value in row.items():
+        if name.endswith("_loss") and not math.isfinite(value):
             raise SkildError(
                 f"{name} is not finite at {row['env_steps']:.0f} env steps; {remedy}; checkpoints before it stay usable"
             )

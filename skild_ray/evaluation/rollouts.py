@@ -79,8 +79,7 @@ def _run_group(env: LockstepVectorEnv, policy: Policy, seeds: Sequence[int]) -> 
         solved[ended], success[ended] = info["subtasks_solved"][ended], info["success"][ended]
         over |= ended
     episodes = []
-    for i, recorder in enumerate(env.envs):
-        assert isinstance(recorder, Recorder)
+    for i, recorder in enumerate(map(Recorder.inside, env.envs)):
         episodes.append(
             Episode(
                 episode_return=float(returns[i]),

@@ -26,6 +26,14 @@ class Recorder(gym.Wrapper):
         self.actions: list[NDArray[np.float32]] = []
         self.credited_at: list[int] = []
 
+    @classmethod
+    def inside(cls, env: gym.Env) -> "Recorder":
+        """The recorder in an environment that an algorithm's vector environment may have wrapped again."""
+        while not isinstance(env, cls):
+            assert isinstance(env, gym.Wrapper), "no recorder"
+            env = env.env
+        return env
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         self.actions, self.credited_at = [], []
         return self.env.reset(seed=seed, options=options)

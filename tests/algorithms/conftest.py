@@ -1,6 +1,6 @@
 """Finished stages 1 to 3 on disk, and what stage 4 builds from them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,14 @@ import torch
 from gymnasium.spaces import Box
 from pretrained import publish_pretrained, tiny_experiment
 from ray.rllib.core import DEFAULT_MODULE_ID
+from short_runs import Build
 from torch import Tensor
 
 from skild_ray.algorithms.skild.settings import SkiLDSettings
-from skild_ray.algorithms.skild.skild import SkiLDConfig
+from skild_ray.algorithms.skild.skild import SkiLD, SkiLDConfig
 from skild_ray.algorithms.skild.skild_learner import SkiLDTorchLearner
 from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
+from skild_ray.algorithms.train import algorithm_config
 from skild_ray.config import Experiment
 from skild_ray.runs.folder import run_folder
 
@@ -95,3 +97,33 @@ def batch() -> Batch:
         **{f"later_{name}_mean": normal(8, 3, LATENT) for name in heads},
         **{f"later_{name}_log_std": 0.3 * normal(8, 3, LATENT) for name in heads},
     }
+
+
+@pytest.fixture
+def build(
+    pretrained_run: Experiment, ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Build]:
+    """Builds the algorithm with settings of `algorithm` and of other sections changed, and stops it in the end."""
+    monkeypatch.setenv("TUNE_RESULT_DIR", str(tmp_path))
+    monkeypatch.setenv("MINARI_DATASETS_PATH", f"{pretrained_run.runs}/minari")
+    built: list[SkiLD] = []
+
+    def build(num_env_runners: int = 0, num_learners: int = 0, **changes: Any) -> SkiLD:
+        rollout = {"num_env_runners": num_env_runners, "num_envs_per_env_runner": 4, "decisions_per_fragment": 16}
+        rollout |= changes.pop("rollout", {})
+        sections = {name: changes.pop(name) for name in ("environment", "seed") if name in changes}
+        experiment = tiny_experiment(
+            pretrained_run.runs,
+            **sections,
+            rollout=rollout,
+            resources={"num_learners": num_learners},
+            algorithm=changes,
+        )
+        algo = algorithm_config(experiment).build_algo()
+        assert isinstance(algo, SkiLD)
+        built.append(algo)
+        return algo
+
+    yield build
+    for algo in built:
+        algo.stop()

@@ -10,8 +10,11 @@ from counting_env import CountingEnv
 from gymnasium.spaces import Box
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from short_runs import VARIED, Build, finish
 from torch import Tensor
 
+from skild_ray.algorithms.off_policy_config import make_runner_env
+from skild_ray.algorithms.pretrained import Pretrained, load_decoder
 from skild_ray.algorithms.skild.reference import (
     ReferenceLearner,
     ReferenceSkiLDConfig,
@@ -22,8 +25,12 @@ from skild_ray.algorithms.skild.reference import (
 )
 from skild_ray.algorithms.skild.reference_settings import ReferenceSettings
 from skild_ray.algorithms.skild.settings import SkiLDSettings
+from skild_ray.algorithms.train import algorithm_config, module_weights
 from skild_ray.config import Experiment, with_values
 from skild_ray.envs.skill_env import SkillVectorEnv
+from skild_ray.evaluation.agent import Agent
+from skild_ray.evaluation.rollouts import evaluation_env, play
+from skild_ray.runs.folder import run_folder
 
 INSIDE, OUTSIDE = 1e4, -1e4
 """Logits of states that D is certain of."""
@@ -121,3 +128,60 @@ def test_squashed_actions() -> None:
     env.reset(seed=0)
     env.step(np.zeros((1, 1), np.float32))
     np.testing.assert_allclose(np.concatenate(low.actions), np.tanh(1.5 - np.arange(10) / 10), rtol=1e-5)
+
+
+def test_an_agent_with_all_quirks_is_evaluated(pretrained_run: Experiment) -> None:
+    config = algorithm_config(with_values(pretrained_run, {"algorithm.type": "skild_reference"}))
+    episodes = play(Agent(config, config.build_module()), 2, seed=0, deterministic=True)
+    assert all(len(episode.actions) == episode.env_steps for episode in episodes)
+
+
+# --- in a run ---
+
+SHIFTED: dict[str, Any] = {"type": "skild_reference", "reference_quirks": ["shifted_transitions"]}
+
+
+def test_shifted_transitions_reach_the_replay(build: Build) -> None:
+    algo = build(environment=VARIED, **SHIFTED, total_env_steps=1_500)
+    finish(algo)
+    starts = algo.replay.recent()["obs"][:, 0]
+    assert set(np.unique(starts % 5)) <= {0, 1}
+    assert (starts[starts > 0] % 5 == 1).all()
+
+
+def test_shifted_transitions_wait_for_long_episodes(build: Build) -> None:
+    algo = build(
+        environment={"id": "counting_env:CountingEnv", "kwargs": {"max_steps": 400}},
+        **SHIFTED,
+        warmup_skill_steps=20,
+        total_env_steps=4_000,
+    )
+    finish(algo)
+    assert algo.counts["updates"] > 0
+
+
+def test_decoder_is_squashed_by_the_quirk_only(pretrained_run: Experiment) -> None:
+    """In training as in evaluation."""
+    decoder = load_decoder(Pretrained.open(run_folder(pretrained_run)).skill_prior)
+    skill, ends = [5.0, -10.0, 20.0], []
+    for quirks, bounded in (([], lambda action: np.clip(action, -1, 1)), (["squashed_decoder"], np.tanh)):
+        algorithm = {"type": "skild_reference", "reference_quirks": quirks}
+        config = algorithm_config(with_values(pretrained_run, {"algorithm": algorithm}))
+        config.validate()
+        evaluated = evaluation_env(Agent(config, config.build_module()), 1)
+        for env in (make_runner_env(config.env_config), evaluated):
+            (start,), _ = env.reset(seed=[0])
+            position = start[0]
+            for _ in range(5):
+                action = decoder(torch.tensor([[position, start[1], *skill]], dtype=torch.float32)).item()
+                position += 0.1 * bounded(action)
+            ends.append(env.step(np.array([skill], np.float32))[0][0, 0])
+            assert ends[-1] == pytest.approx(position, abs=1e-5)
+            env.close()
+    assert ends[0] != pytest.approx(ends[2], abs=1e-3)
+
+
+def test_all_quirks_at_once_train(build: Build) -> None:
+    algo = build(environment=VARIED, type="skild_reference", discriminator_updates=0.5, env_reward_weight=0.0)
+    finish(algo)
+    assert all(torch.isfinite(value).all() for value in module_weights(algo).values())

@@ -1,27 +1,22 @@
-"""Plain SAC with demonstrations in its replay, as an RLlib algorithm: its environment and its configuration."""
+"""Plain SAC with demonstrations in its replay, as an RLlib algorithm: its configuration."""
 
-import contextlib
-from collections.abc import Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Any, Self
 
-from gymnasium.spaces import Box
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from skild_ray.algorithms.demonstrations import load_demonstrations
+from skild_ray.algorithms.demonstrated import DemonstratedConfig, DemonstratedExperience
 from skild_ray.algorithms.off_policy import OffPolicy
-from skild_ray.algorithms.off_policy_config import Makers, OffPolicyConfig, Pace
-from skild_ray.algorithms.sac.sac_experience import DemonstratedExperience
+from skild_ray.algorithms.off_policy_config import Pace
 from skild_ray.algorithms.sac.sac_learner import SACTorchLearner
 from skild_ray.algorithms.sac.sac_rl_module import SACTorchRLModule
 from skild_ray.algorithms.sac.settings import SACSettings
 from skild_ray.algorithms.typing import takes
-from skild_ray.config import Experiment, Source
-from skild_ray.envs.action_env import ActionVectorEnv
-from skild_ray.envs.registry import make_env
-from skild_ray.generation.sources import named_demonstrations
+
+COLUMNS = ("obs", "actions", "returns", "bootstrap", "later_states", "later_weights")
+"""Of a batch."""
 
 
-class SACConfig(OffPolicyConfig):
+class SACConfig(DemonstratedConfig):
     """Configuration of `SAC`.
 
         config = (
@@ -41,47 +36,17 @@ class SACConfig(OffPolicyConfig):
 
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class or SAC)
-        self.demonstration_sources: list[dict[str, Any]] = []
-
-    @classmethod
-    def from_experiment(cls, experiment: Experiment) -> Self:
-        """The algorithm that an experiment file describes; its demonstrations are read where they are stored."""
-        return super().from_experiment(experiment).demonstrations(*named_demonstrations(experiment))
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Self:
-        return super().from_record(record).demonstrations(*map(Source.model_validate, record["sources"]))
-
-    @property
-    def record(self) -> dict[str, Any]:
-        return super().record | {"sources": self.demonstration_sources}
 
     @takes(SACSettings)
     def training(self, **kwargs: Any) -> Self:  # type: ignore[override]
         """Set fields of `SACSettings`; RLlib takes the rest, and refuses what is unknown."""
         return super().training(**kwargs)
 
-    def demonstrations(self, *sources: str | Source) -> Self:
-        """Name the stored data sets that hold the demonstrations; see `load_rewarded_episodes` for their rewards."""
-        found = [Source(dataset=source) if isinstance(source, str) else source for source in sources]
-        self.demonstration_sources = [source.model_dump() for source in found]
-        return self
-
-    @property
-    def sources(self) -> Sequence[Source]:
-        """What `demonstrations` named."""
-        return [Source.model_validate(source) for source in self.demonstration_sources]
-
-    def validate(self) -> None:
-        super().validate()
-        if not self.demonstration_sources:
-            raise ValueError("SACConfig needs .demonstrations(DATASET)")
-
     def pace(self) -> Pace:
         settings = self.settings
         return Pace(
             total_env_steps=settings.total_env_steps,
-            horizon=1,
+            horizon=self.horizon,
             batch_size=settings.batch_size,
             samples_per_decision=settings.updates_per_env_step * settings.batch_size,
             warmup_decisions=settings.warmup_env_steps,
@@ -89,25 +54,24 @@ class SACConfig(OffPolicyConfig):
         )
 
     def build_experience(self) -> DemonstratedExperience:
-        rows = load_demonstrations(self.sources, self.low_level)
-        return DemonstratedExperience(rows, self.settings, self.seed or 0)
-
-    def make_vector_env(self, makers: Makers, autoreset: bool = True) -> ActionVectorEnv:
-        return ActionVectorEnv(makers, autoreset=autoreset)
-
-    def spaces(self) -> tuple[Box, Box]:
-        with contextlib.closing(make_env(self.low_level.id, self.low_level.kwargs)) as env:
-            return cast(Box, env.observation_space), cast(Box, env.action_space)
+        settings = self.settings
+        return DemonstratedExperience(
+            self.demonstrated(),
+            share=settings.demonstration_share,
+            capacity=settings.replay_capacity,
+            seed=self.seed or 0,
+            columns=COLUMNS,
+            n_step=settings.n_step,
+            discount=settings.discount,
+            horizon=self.horizon,
+            later=True,
+        )
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         return RLModuleSpec(module_class=SACTorchRLModule)
 
     def get_default_learner_class(self) -> type:
         return SACTorchLearner
-
-    @property
-    def model_settings(self) -> dict[str, Any]:
-        return {"algorithm": self.settings.model_dump()}
 
 
 class SAC(OffPolicy):
