@@ -11,7 +11,7 @@ policy = load_agent(finished.artifact.path).policy(deterministic=True, seed=0)
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from skild_ray.startup import make_data_folder_absolute, silence_notices
+from skild_ray.startup import import_mujoco, make_data_folder_absolute, silence_notices
 
 if TYPE_CHECKING:
     from skild_ray.algorithms.skild.skild import SkiLDConfig
@@ -50,6 +50,7 @@ _PLACES = {
 
 make_data_folder_absolute()
 silence_notices()
+import_mujoco()  # before anything else does
 
 
 def __getattr__(name: str) -> Any:

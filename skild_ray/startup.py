@@ -1,9 +1,11 @@
 """What is settled in every process, the driver's and those of Ray, before other libraries look at it."""
 
+import contextlib
 import importlib
 import logging
 import os
 import sys
+import warnings
 
 from farama_notifications import notifications
 
@@ -22,6 +24,8 @@ def silence_notices() -> None:
     notifications.pop("gymnasium_robotics", None)
     # RLlib deprecates a class that it still instantiates itself in every RLModule.
     logging.getLogger("ray._common.deprecation").addFilter(lambda record: "RLModuleConfig" not in record.getMessage())
+    # RLlib imports dm_control where it is installed, which looks for a screen.
+    warnings.filterwarnings("ignore", message=".*DISPLAY environment variable is missing")
 
 
 def import_mujoco() -> None:
@@ -39,5 +43,7 @@ def import_mujoco() -> None:
         os.environ["MUJOCO_GL"] = "disable"
         try:
             importlib.import_module("mujoco")
+            with contextlib.suppress(ImportError):  # it does the same, and RLlib imports it where it is installed
+                importlib.import_module("dm_control._render")
         finally:
             os.environ["MUJOCO_GL"] = chosen

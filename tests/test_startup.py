@@ -33,6 +33,13 @@ def test_without_its_opengl_library_mujoco_only_does_not_render(tmp_path: Path, 
     assert done.stdout == "nothing renders\n"
 
 
+def test_without_its_opengl_library_dm_control_can_be_imported_too(tmp_path: Path) -> None:
+    pytest.importorskip("ogbench", reason="the extra 'ogbench' is not installed")
+    # RLlib imports it where it is installed.
+    done = _run("import skild_ray, ray.rllib, dm_control.mjcf", tmp_path, MUJOCO_GL="telepathy")
+    assert "DISPLAY" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("given", "meant"), [("sets", "{cwd}/sets"), ("~/sets", "{cwd}/sets"), ("", "{cwd}/.minari/datasets")]
 )

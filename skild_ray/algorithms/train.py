@@ -192,7 +192,7 @@ def _train(
             rows.append(row)
             series.add(row)
             check_finite(row, experiment)
-            progress.update(row["env_steps"], _note(row))
+            progress.update(row["env_steps"], progress_note(row))
             if checkpoint_is_due(experiment, before, algo, saved, bool(interruption.number)):
                 save_checkpoint(algo, work, rows, experiment.progress.keep_checkpoints)
                 saved = time.monotonic()
@@ -263,7 +263,8 @@ def completion_rates(solved: Sequence[float], subtasks: Sequence[str]) -> Metric
     return {f"solved_{name}": float(np.mean(np.array(solved) >= k)) for k, name in enumerate(subtasks, 1)}
 
 
-def _note(row: MetricsRow) -> str:
+def progress_note(row: MetricsRow) -> str:
+    """What of the metrics is shown with the progress."""
     shown = {"success": "success", "subtasks_solved": "sub-tasks", "episode_return": "return"}
     if not any(name.startswith("solved_") for name in row):
         del shown["subtasks_solved"]  # a single one is success, and where there are none it would be 0

@@ -1,8 +1,5 @@
 """Environments by name, what we expect of them, and the vector environment that steps several in lockstep."""
 
 from skild_ray.envs.registry import make_env
-from skild_ray.startup import import_mujoco
 
 __all__ = ["make_env"]
-
-import_mujoco()  # before an environment does
