@@ -148,7 +148,7 @@ def test_policies_without_rl_are_evaluated_where_they_are_wanted(tmp_path: Path)
 
 
 def test_an_environment_that_renders_nothing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate_run(untrained(tmp_path).path, 3, seed=0, videos=1, without_rl=False)["videos"] == []
+    assert evaluate_run(untrained(tmp_path).path, 3, seed=0, videos=1, without_rl=False).videos == ()
     said = capsys.readouterr().out
     assert "no video: environment 'line_world:LineEnv' declares no render mode 'rgb_array'\n" in said
 
