@@ -16,13 +16,13 @@ from skild_ray.models.discriminator import Discriminator
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.models.networks import fold
 from skild_ray.models.skill_model import SkillHead, SkillModel
-from skild_ray.runs.artifacts import Artifact, open_artifact, require_hash, require_input
+from skild_ray.runs.artifacts import Artifact, open_inputs, require_hash
 from skild_ray.stages import DEMONSTRATIONS_FILE, OFFLINE, SKILL_PRIOR
 
 
 def load_skill_model(artifact: Artifact) -> SkillModel:
     """Encoder, decoder and prior, frozen, in evaluation mode."""
-    experiment = _experiment(artifact)
+    experiment = artifact.experiment
     model = SkillModel(artifact.facts["observation_dim"], artifact.facts["action_dim"], experiment.skill)
     model.load_state_dict(artifact.weights())
     return model.eval().requires_grad_(False)
@@ -38,14 +38,14 @@ def load_head(artifact: Artifact) -> SkillHead:
     """The prior of a skill-prior artifact, or the posterior of a skill-posterior artifact; frozen."""
     if artifact.stage == SKILL_PRIOR.name:
         return load_skill_model(artifact).prior
-    head = SkillHead(artifact.facts["observation_dim"], _experiment(artifact).skill)
+    head = SkillHead(artifact.facts["observation_dim"], artifact.experiment.skill)
     head.load_state_dict(artifact.weights())
     return head.eval().requires_grad_(False)
 
 
 def load_discriminator(artifact: Artifact) -> Discriminator:
     """D(s), trainable."""
-    settings = _experiment(artifact).demo_discriminator
+    settings = artifact.experiment.demo_discriminator
     discriminator = Discriminator(artifact.facts["observation_dim"], settings.hidden, settings.layers)
     discriminator.load_state_dict(artifact.weights())
     return discriminator
@@ -68,9 +68,7 @@ class Pretrained:
     def open(cls, run_dir: str | Path) -> "Pretrained":
         """Raise ArtifactError if one is missing or damaged, or the posterior was trained from another prior."""
         run_dir = Path(os.path.expanduser(run_dir))
-        found = cls(*(open_artifact(run_dir, stage) for stage in OFFLINE))
-        require_input(found.skill_posterior, found.skill_prior)
-        return found
+        return cls(*open_inputs(run_dir, tuple(OFFLINE)))
 
     @property
     def artifacts(self) -> tuple[Artifact, Artifact, Artifact]:
@@ -89,7 +87,7 @@ class Pretrained:
     @property
     def experiment(self) -> Experiment:
         """The experiment the skill prior was trained in."""
-        return _experiment(self.skill_prior)
+        return self.skill_prior.experiment
 
 
 class References:
@@ -117,7 +115,3 @@ def reference_gaussians(batch: Mapping[str, Tensor], prefix: str = "") -> tuple[
     """Prior and posterior of a batch that holds the columns of `References`, each name led by `prefix`."""
     parts = [batch[prefix + name] for name in References.NAMES]
     return Gaussian(parts[0], parts[1]), Gaussian(parts[2], parts[3])
-
-
-def _experiment(artifact: Artifact) -> Experiment:
-    return artifact.experiment

@@ -24,7 +24,7 @@ from skild_ray.errors import ConfigError, SkildError, described
 from skild_ray.interruption import Interruption, Stopped
 from skild_ray.progress import TaskProgress
 from skild_ray.resources import Waiting, downstream_requests, with_gpu_learner
-from skild_ray.runs.artifacts import Artifact, open_artifact, publish, require_input, writable
+from skild_ray.runs.artifacts import Artifact, open_inputs, publish, writable
 from skild_ray.runs.folder import run_folder, work_folder
 from skild_ray.stages import in_words
 from skild_ray.tracking import MetricsRow, Series, Tracking
@@ -101,12 +101,7 @@ def input_artifacts(experiment: Experiment, run_dir: Path | None = None) -> Sequ
     Raises:
         ArtifactError: one is missing or damaged, or was made from another.
     """
-    artifacts = [open_artifact(run_dir or run_folder(experiment), name) for name in last_stage(experiment).inputs]
-    for artifact in artifacts:
-        for source in artifacts:
-            if source.stage in artifact.record["inputs"]:
-                require_input(artifact, source)
-    return artifacts
+    return open_inputs(run_dir or run_folder(experiment), last_stage(experiment).inputs)
 
 
 def publish_policy(

@@ -68,8 +68,8 @@ def read_method(text: str, which: Which = "trained") -> Method:
         if which not in run.evaluation.policies:
             start = " with algorithm.policy_init: posterior" if which == "posterior" else ""
             raise ArtifactError(
-                f"{run.path}: its evaluation has no {LABELS[which]} policy; skild-ray pipeline EXPERIMENT adds it to "
-                f"runs of algorithms that have one{start}, with evaluation.without_rl: true"
+                f"{run.path}: its evaluation has no {LABELS[which]} policy; skild-ray pipeline EXPERIMENT with "
+                f"evaluation.without_rl: true adds it if the algorithm has one{start}"
             )
     return Method(name, runs, which)
 

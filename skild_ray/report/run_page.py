@@ -40,7 +40,7 @@ def write_report(run_dir: Path) -> Path:
     parts = [
         ("run", "What was run", _what_was_run(stages)),
         ("curves", "Training", _curves(stages, metrics)),
-        ("evaluation", "Evaluation", _evaluation(evaluations)),
+        ("evaluation", "Evaluation", _evaluation(stages, evaluations)),
         ("videos", "Videos", video_section(run_dir, stages, evaluations)),
         ("maps", "Maps", maze_section(run_dir, stages, experiment)),
     ]
@@ -198,11 +198,12 @@ def _curves(stages: Sequence[Artifact], metrics: Mapping[str, Metrics]) -> list[
     return content
 
 
-def _evaluation(evaluations: Mapping[str, Evaluation | None]) -> list[Markup]:
+def _evaluation(stages: Sequence[Artifact], evaluations: Mapping[str, Evaluation | None]) -> list[Markup]:
     content: list[Markup] = []
+    titles = {artifact.stage: _title(artifact) for artifact in stages}
     for stage, evaluation in evaluations.items():
         if len(evaluations) > 1:
-            content.append(element("h3", in_words(stage).capitalize()))
+            content.append(element("h3", titles[stage]))
         if not evaluation:
             content.append(
                 note("Not evaluated yet: skild-ray pipeline EXPERIMENT plays complete episodes and adds them here.")

@@ -8,6 +8,7 @@ runs/<experiment>/<stage>/
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -64,7 +65,7 @@ class Artifact:
         facts: Mapping[str, Any] = self.record["facts"]
         return facts
 
-    @property
+    @functools.cached_property
     def experiment(self) -> Experiment:
         """What was run, resolved."""
         return load_experiment(self.path / CONFIG_FILE)
@@ -96,6 +97,21 @@ def open_artifact(run_dir: Path, stage: str) -> Artifact:
             f"{path / altered[0]}: truncated or altered (its hash differs); delete the folder and {remedy}"
         )
     return Artifact(path, record)
+
+
+def open_inputs(run_dir: Path, stages: Sequence[str]) -> list[Artifact]:
+    """Open and verify several offline stages of a run, each after those that it was made from.
+
+    Raises:
+        ArtifactError: see `open_artifact`; or one was made from another than the one that is there.
+    """
+    opened: dict[str, Artifact] = {}
+    for stage in stages:
+        opened[stage] = open_artifact(run_dir, stage)
+        for name in OFFLINE[stage].inputs:
+            if name in opened:
+                require_input(opened[stage], opened[name])
+    return list(opened.values())
 
 
 def stage_names(run_dir: Path) -> list[str]:

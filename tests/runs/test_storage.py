@@ -93,6 +93,19 @@ def _write(folder: Path, version: str) -> None:
         (folder / name).write_text(version)
 
 
+def _outdated(runs: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder of version 1 that was stored, before another node stored version 2."""
+    stage = storage.local_folder(runs) / "maze" / "skill_prior"
+    _write(stage, "1")
+    storage.push(stage, RECORD)
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(tmp_path / "elsewhere"))
+        elsewhere = storage.local_folder(runs) / "maze" / "skill_prior"
+        _write(elsewhere, "2")
+        storage.push(elsewhere, RECORD)
+    return stage
+
+
 def _version(folder: Path) -> str | None:
     """Which version a folder is, None if it is absent or has no record."""
     return (folder / RECORD).read_text() if (folder / RECORD).exists() else None
@@ -171,14 +184,7 @@ def test_another_node_gets_what_was_pushed(copies: str, tmp_path: Path) -> None:
 
 
 def test_what_another_node_has_stored_counts(copies: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    stage = storage.local_folder(copies) / "maze" / "skill_prior"
-    _write(stage, "1")
-    storage.push(stage, RECORD)
-    with monkeypatch.context() as patch:
-        patch.setattr("tempfile.tempdir", str(tmp_path / "elsewhere"))
-        elsewhere = storage.local_folder(copies) / "maze" / "skill_prior"
-        _write(elsewhere, "2")
-        storage.push(elsewhere, RECORD)
+    stage = _outdated(copies, monkeypatch, tmp_path)
     assert _fetch(stage) == "2"
 
 
@@ -235,14 +241,7 @@ def test_a_push_that_breaks_off_leaves_a_whole_version(
 def test_a_fetch_that_breaks_off_loses_nothing(
     unreliable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    stage = storage.local_folder(unreliable) / "maze" / "skill_prior"
-    _write(stage, "1")
-    storage.push(stage, RECORD)
-    with monkeypatch.context() as patch:
-        patch.setattr("tempfile.tempdir", str(tmp_path / "elsewhere"))
-        elsewhere = storage.local_folder(unreliable) / "maze" / "skill_prior"
-        _write(elsewhere, "2")
-        storage.push(elsewhere, RECORD)
+    stage = _outdated(unreliable, monkeypatch, tmp_path)
     requests = 0
     while _version(stage) == "1":
         _break_after(requests, lambda: storage.fetch(stage, RECORD, _intact))
