@@ -41,11 +41,12 @@ class RandomLengthEnv(CountingEnv):
     Args:
         fail_at: the step, of all that this object has made, that raises.
         hang_at: the one that never returns.
+        unit: factor on the rewards.
     """
 
-    def __init__(self, fail_at: int | None = None, hang_at: int | None = None) -> None:
+    def __init__(self, fail_at: int | None = None, hang_at: int | None = None, unit: float = 1.0) -> None:
         super().__init__()
-        self.fail_at, self.hang_at, self.total = fail_at, hang_at, 0
+        self.fail_at, self.hang_at, self.total, self.unit = fail_at, hang_at, 0, unit
 
     def reset(self, *, seed=None, options=None):  # type: ignore[no-untyped-def]
         gym.Env.reset(self, seed=seed)
@@ -62,4 +63,5 @@ class RandomLengthEnv(CountingEnv):
             raise RuntimeError("the counter broke")
         if self.total == self.hang_at:
             threading.Event().wait()
-        return super().step(action)
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, self.unit * reward, terminated, truncated, info

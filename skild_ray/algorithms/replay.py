@@ -160,6 +160,17 @@ class Replay:
                 drawn["later_states" if name == "obs" else f"later_{name}"] = later
         return drawn
 
+    def largest_return(self) -> float:
+        """max_t |G_t| over the stored transitions, G_t = r_t + gamma_t G_{t+1}, which ends with what is stored."""
+        rows = self.recent()
+        if not rows["rewards"].any():
+            return 0.0
+        gamma = self._data["gamma"][self._places(len(self))]
+        returns = rows["rewards"].astype(np.float64)
+        for row in reversed(np.flatnonzero(rows["following"] >= 0)):
+            returns[row] += gamma[row] * returns[rows["following"][row]]
+        return float(np.abs(returns).max())
+
     def sample_observations(self, size: int) -> NDArray:
         """States [size, observation_dim] drawn as those of `sample` are."""
         return self._data["obs"][self._rng.integers(len(self), size=size)]
@@ -170,11 +181,15 @@ class Replay:
         `following` is the row of an episode's next transition, -1 where there is none.
         """
         size = len(self) if limit is None else min(limit, len(self))
-        places = np.arange(self._added - size, self._added) % self.capacity
+        places = self._places(size)
         rows = {name: self._data[name][places] for name in ("obs", "actions", "rewards", "terminated")}
         following = self._data["following"][places]
         rows["following"] = np.where(following < 0, -1, (following - (self._added - size)) % self.capacity)
         return rows
+
+    def _places(self, size: int) -> NDArray:
+        """Where the last `size` transitions are, oldest first."""
+        return np.arange(self._added - size, self._added) % self.capacity
 
     def forget_open_episodes(self) -> None:
         """Expect no continuation of the episodes that have not ended: their runners are gone."""

@@ -201,6 +201,19 @@ def test_nothing_is_added_by_an_empty_chunk() -> None:
     assert (len(replay), replay.added) == (0, 0)
 
 
+def test_largest_return() -> None:
+    replay = _replay()
+    assert replay.largest_return() == 0
+    replay.add("a", _rows(0, [0.0, 0.0]), ended=False)
+    assert replay.largest_return() == 0
+    replay.add("b", _rows(20, [1.0, 1.0], k=[5, HORIZON], terminated=True), ended=True)
+    assert replay.largest_return() == pytest.approx(1 + DISCOUNT**0.5)
+    replay.add("a", _rows(2, [-3.0]), ended=True)
+    assert replay.largest_return() == pytest.approx(3), "losses count as gains do, here from where they are made"
+    replay.add("c", _rows(40, [-2.0, -2.0]), ended=True)
+    assert replay.largest_return() == pytest.approx(2 + 2 * DISCOUNT)
+
+
 def test_state_round_trip_is_exact() -> None:
     replay = _replay(capacity=6)
     replay.add("a", _rows(0, [1, 2, 3, 4]), ended=False)

@@ -6,9 +6,10 @@ With D = D(s) the demonstration support, KL_p = KL(pi(.|s) || prior) and KL_q = 
 
 A walk of n skill transitions goes from (s_0, z_0) through s_1 .. s_{n-1} to s_n. Its weights are w_0 = 1 and
 w_i = gamma_0 .. gamma_{i-1}. An episode that ends cuts it short: s_n is then its last state, the w_i in between are 0,
-and w_n is 0 if it terminated. With lambda = `env_reward_weight`, rewards r_i of the environment and z_n ~ pi(.|s_n):
+and w_n is 0 if it terminated. With lambda = `env_reward_weight`, rewards r_i of the environment, their scale c
+(`skild_ray.algorithms.reward_scale`) and z_n ~ pi(.|s_n):
 
-    r~_i    = (1 - lambda) r_D(s_i) + lambda r_i
+    r~_i    = (1 - lambda) r_D(s_i) + lambda c r_i
     y       = sum_{i=0}^{n-1} w_i r~_i + w_n min_j Q'_j(s_n, z_n)   [- sum_{i=1}^{n} w_i R(s_i) with `kl_in_target`]
     critic  = sum_j 1/2 (Q_j(s_0, z_0) - y)^2
     policy  = R(s_0) - min_j Q_j(s_0, z~),   z~ ~ pi(.|s_0)
@@ -79,7 +80,7 @@ def skild_losses(
 
     Args:
         settings: of the algorithm.
-        batch: from the replay: `returns` [B] = sum_i w_i r_i, `n_step_weights` [B, n] = w_0 .. w_{n-1}, `bootstrap` [B]
+        batch: from the replay: `returns` [B] = c sum_i w_i r_i, `n_step_weights` [B, n] = w_0 .. w_{n-1}, `bootstrap` [B]
             = w_n, and with `kl_in_target` `later_weights` [B, n] = w_1 .. w_n.
         out: of `SkiLDTorchRLModule` on that batch.
         reward_d: r_D of the settings and logits d.

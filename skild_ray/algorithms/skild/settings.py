@@ -36,6 +36,13 @@ class SkiLDSettings(AlgorithmSettings):
         0.9, ge=0, le=1, description="lambda in (1 - lambda) r_D + lambda r_env; 0: imitation"
     )
 
+    reward_scale: float | None = Field(
+        None,
+        gt=0,
+        description="c, factor on the environment's rewards; null: 1 / the largest |discounted return| of the warm-up, "
+        "which makes the alphas and r_D relative to it",
+    )
+
     guidance: Literal["support", "prior", "posterior"] = Field(
         "support", description="weight of the posterior: D(s), 0 (SPiRL: the prior alone) or 1; the prior has the rest"
     )

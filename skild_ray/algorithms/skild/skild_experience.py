@@ -11,6 +11,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from skild_ray.algorithms.demonstrations import load_demonstrations, skill_rows
 from skild_ray.algorithms.pretrained import Pretrained, References, load_demonstration_states, load_skill_model
 from skild_ray.algorithms.replay import Replay, draw_batches
+from skild_ray.algorithms.reward_scale import RewardScale
 from skild_ray.algorithms.skild.settings import SkiLDSettings
 from skild_ray.algorithms.transitions import Rows, episode_rows
 from skild_ray.config import Environment, load_experiment
@@ -20,7 +21,7 @@ from skild_ray.generation.sources import stored_demonstrations
 class SkillExperience:
     """Skill transitions with prior and posterior at their states, evaluated once when they are stored.
 
-    With `demonstration_share` that share of every batch comes from the demonstrations as skill transitions. With an
+    Returns are multiplied by `reward_scale`, see `RewardScale`. With `demonstration_share` that share of every batch comes from the demonstrations as skill transitions. With an
     online discriminator a batch also has `demonstration_states` and `replayed_states`, [updates * size,
     observation_dim], for it to tell apart.
 
@@ -48,6 +49,7 @@ class SkillExperience:
             self.demonstrated = new_replay(sum(len(rows["rewards"]) for rows in demonstrated), seed=seed + 1)
             for index, (rows, more) in enumerate(zip(demonstrated, self._columns(demonstrated), strict=True)):
                 self.demonstrated.add(str(index), rows | more, ended=True)
+        self.reward_scale = RewardScale(settings.reward_scale, settings.warmup_skill_steps)
         self._demonstration_states = load_demonstration_states(pretrained.demo_discriminator)
         self._rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
 
@@ -58,6 +60,7 @@ class SkillExperience:
         """Store rows of transitions, each with the chunk that they come from."""
         for (chunk, rows), more in zip(transitions, self._columns([rows for _, rows in transitions]), strict=True):
             self.replay.add(chunk.id_, rows | more, chunk.is_done)
+        self.reward_scale.measure(self.replay, *([self.demonstrated] if self.demonstrated else []))
 
     def draw(self, updates: int, size: int) -> dict[str, NDArray]:
         if self.demonstrated is None:
@@ -65,6 +68,7 @@ class SkillExperience:
         else:
             given = round(size * self._settings.demonstration_share)
             drawn = draw_batches([(self.demonstrated, given), (self.replay, size - given)], updates)
+        drawn["returns"] = drawn["returns"] * np.float32(self.reward_scale.value)
         if self._settings.discriminator_rate > 0:
             rows = self._rng.integers(len(self._demonstration_states), size=updates * size)
             drawn["demonstration_states"] = self._demonstration_states[rows]
@@ -80,6 +84,7 @@ class SkillExperience:
             "replay": self.replay.get_state(),
             "rng": self._rng.bit_generator.state,
             "pretrained": self._pretrained.hashes,
+            "reward_scale": self.reward_scale.get_state(),
         }
         if self.demonstrated is not None:
             state["demonstrated"] = self.demonstrated.get_state()
@@ -89,6 +94,7 @@ class SkillExperience:
         self._pretrained.require(state["pretrained"])
         self.replay.set_state(state["replay"])
         self._rng.bit_generator.state = state["rng"]
+        self.reward_scale.set_state(state["reward_scale"])
         if self.demonstrated is not None and "demonstrated" in state:
             self.demonstrated.set_state(state["demonstrated"])
 
