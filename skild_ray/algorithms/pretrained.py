@@ -9,6 +9,7 @@ from pathlib import Path
 import safetensors.numpy
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from torch import Tensor
 
 from skild_ray.config import Experiment
@@ -83,6 +84,13 @@ class Pretrained:
         """Raise ArtifactError unless these are the artifacts that a checkpoint with these `hashes` was trained from."""
         for artifact in self.artifacts:
             require_hash("the checkpoint", hashes, artifact, "restore that one, or train stage 4 anew")
+
+    @property
+    def demonstration_skills(self) -> float:
+        """T, how many skills a demonstration lasts on average."""
+        with safe_open(self.demo_discriminator.path / DEMONSTRATIONS_FILE, "numpy") as file:
+            env_steps, episodes = (file.get_slice(name).get_shape()[0] for name in ("actions", "ends"))
+        return env_steps / episodes / self.experiment.skill.horizon
 
     @property
     def experiment(self) -> Experiment:

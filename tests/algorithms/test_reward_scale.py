@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from short_runs import Build, equal, finish
+from short_runs import VARIED, Build, equal, finish
 
 from skild_ray.algorithms.replay import Replay
 from skild_ray.algorithms.reward_scale import RewardScale
@@ -25,7 +25,7 @@ def _add(replay: Replay, episode_id: str, reward: float) -> None:
 
 
 def test_it_is_measured_when_the_warm_up_ends_and_kept() -> None:
-    scale, own = RewardScale(None, warmup=2), _replay(-4.0)
+    scale, own = RewardScale(warmup=2), _replay(-4.0)
     scale.measure(own)
     assert scale.value == 1, "too early"
     _add(own, "next", 2.0)
@@ -37,7 +37,7 @@ def test_it_is_measured_when_the_warm_up_ends_and_kept() -> None:
 
 
 def test_it_waits_for_the_first_reward() -> None:
-    scale, own = RewardScale(None, warmup=1), _replay(0.0)
+    scale, own = RewardScale(warmup=1), _replay(0.0)
     scale.measure(own)
     assert scale.value == 1
     _add(own, "next", -0.5)
@@ -45,10 +45,10 @@ def test_it_waits_for_the_first_reward() -> None:
     assert scale.value == 2
 
 
-def test_a_given_one_is_not_measured() -> None:
-    scale = RewardScale(0.25, warmup=1)
+def test_rewards_stay_as_they_are_if_it_is_not_wanted() -> None:
+    scale = RewardScale(None)
     scale.measure(_replay(100.0))
-    assert scale.value == 0.25
+    assert scale.value == 1
 
 
 @pytest.mark.parametrize("factor", [1024.0, 2.0**-10])
@@ -56,7 +56,7 @@ def test_the_unit_of_the_rewards_does_not_matter(build: Build, factor: float) ->
     scales, weights = [], []
     for unit in (1.0, factor):
         environment = {"id": "counting_env:RandomLengthEnv", "kwargs": {"unit": unit}}
-        algo = build(environment=environment, total_env_steps=2_000, synchronous=True)
+        algo = build(environment=environment, total_env_steps=2_000, synchronous=True, normalize_rewards=True)
         finish(algo)
         scales.append(algo.experience.reward_scale.value)
         weights.append(module_weights(algo))
@@ -65,9 +65,9 @@ def test_the_unit_of_the_rewards_does_not_matter(build: Build, factor: float) ->
 
 
 def test_a_checkpoint_keeps_it(build: Build, tmp_path: Path) -> None:
-    first = build(environment={"id": "counting_env:RandomLengthEnv"})
+    first = build(environment=VARIED, normalize_rewards=True)
     finish(first, until=600)
     first.save_to_path(str(tmp_path / "checkpoint"))
-    other = build(environment={"id": "counting_env:RandomLengthEnv"})
+    other = build(environment=VARIED, normalize_rewards=True)
     other.restore_from_path(str(tmp_path / "checkpoint"))
     assert other.experience.reward_scale.value == first.experience.reward_scale.value != 1

@@ -6,15 +6,17 @@ With D = D(s) the demonstration support, KL_p = KL(pi(.|s) || prior) and KL_q = 
 
 A walk of n skill transitions goes from (s_0, z_0) through s_1 .. s_{n-1} to s_n. Its weights are w_0 = 1 and
 w_i = gamma_0 .. gamma_{i-1}. An episode that ends cuts it short: s_n is then its last state, the w_i in between are 0,
-and w_n is 0 if it terminated. With lambda = `env_reward_weight`, rewards r_i of the environment, their scale c
-(`skild_ray.algorithms.reward_scale`) and z_n ~ pi(.|s_n):
+and w_n is 0 if it terminated. With lambda = `env_reward_weight`, rewards r_i of the environment and z_n ~ pi(.|s_n):
 
-    r~_i    = (1 - lambda) r_D(s_i) + lambda c r_i
+    r~_i    = (1 - lambda) c_D r_D(s_i) + lambda c r_i
     y       = sum_{i=0}^{n-1} w_i r~_i + w_n min_j Q'_j(s_n, z_n)   [- sum_{i=1}^{n} w_i R(s_i) with `kl_in_target`]
     critic  = sum_j 1/2 (Q_j(s_0, z_0) - y)^2
     policy  = R(s_0) - min_j Q_j(s_0, z~),   z~ ~ pi(.|s_0)
     alphas  = alpha (delta - KL_p)(1 - D) + alpha_q (delta_q - KL_q) D   at s_0
     D       = cross-entropy of demonstrations (1) against replayed states (0), where D is trained online
+
+c and c_D are 1 in the paper. With `normalize_rewards` c is that of `skild_ray.algorithms.reward_scale`, c_D that of
+`SkiLDSettings.discriminator_scale`: two returns of one size are blended, and alpha is in units of either.
 
 The paper's target has the last sum, with n = 1: y = r~ + gamma [min_j Q'_j(s', z') - R(s')]. For n > 1 the recursion
 Q(s_0, z_0) = r~_0 + gamma [Q(s_1, z_1) - R(s_1)], unrolled n times, charges R at every state that the walk enters; R is
@@ -55,7 +57,7 @@ class Update(NamedTuple):
     support: Tensor
     """D(s_0), [B]."""
     discriminator_reward: Tensor
-    """sum_i w_i r_D(s_i), [B]."""
+    """sum_i w_i c_D r_D(s_i), [B]."""
     reward: Tensor
     """sum_i w_i r~_i, [B]."""
     target: Tensor
@@ -80,15 +82,16 @@ def skild_losses(
 
     Args:
         settings: of the algorithm.
-        batch: from the replay: `returns` [B] = c sum_i w_i r_i, `n_step_weights` [B, n] = w_0 .. w_{n-1}, `bootstrap` [B]
-            = w_n, and with `kl_in_target` `later_weights` [B, n] = w_1 .. w_n.
+        batch: from the replay: `returns` [B] = c sum_i w_i r_i, `n_step_weights` [B, n] = w_0 .. w_{n-1}, `bootstrap`
+            [B] = w_n, and with `kl_in_target` `later_weights` [B, n] = w_1 .. w_n.
         out: of `SkiLDTorchRLModule` on that batch.
         reward_d: r_D of the settings and logits d.
     """
     with torch.no_grad():
         alpha, alpha_q = out["log_alpha"].exp(), out["log_alpha_q"].exp()
         support = posterior_weight(settings, out["logits"][:, 0])
-        discriminator_return = (batch["n_step_weights"] * reward_d(settings, out["logits"])).sum(-1)
+        rewards_d = settings.discriminator_scale * reward_d(settings, out["logits"])
+        discriminator_return = (batch["n_step_weights"] * rewards_d).sum(-1)
         weight = settings.env_reward_weight  # with 0 (imitation) no reward of the environment reaches a loss
         reward = (1 - weight) * discriminator_return + (weight * batch["returns"] if weight > 0 else 0.0)
         target = reward + batch["bootstrap"] * out["q_next"]

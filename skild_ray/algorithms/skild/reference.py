@@ -174,10 +174,14 @@ class ReferenceSkiLDConfig(SkiLDConfig):
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class or ReferenceSkiLD)
 
+    @property
+    def resolved(self) -> SkiLDSettings:
+        return cast(ReferenceSettings, super().resolved).followed()
+
     def build_experience(self) -> SkillExperience:
         shifted = "shifted_transitions" in self.settings.reference_quirks
         experience = ShiftedExperience if shifted else SkillExperience
-        return experience(self.open_pretrained(), self.settings.followed(), self.low_level, self.seed or 0)
+        return experience(self.open_pretrained(), self.resolved, self.low_level, self.seed or 0)
 
     def make_vector_env(self, makers: Makers, autoreset: bool = True) -> TracedSkillVectorEnv:
         pretrained = self.open_pretrained()
@@ -188,10 +192,6 @@ class ReferenceSkiLDConfig(SkiLDConfig):
 
     def get_default_learner_class(self) -> type:
         return ReferenceLearner
-
-    @property
-    def model_settings(self) -> dict[str, Any]:
-        return {"run_dir": self.run_dir, "algorithm": self.settings.followed().model_dump()}
 
 
 class ReferenceSkiLD(SkiLD):

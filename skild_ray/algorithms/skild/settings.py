@@ -1,6 +1,6 @@
 """SkiLD's settings, and what the program knows of it."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -28,19 +28,22 @@ class SkiLDSettings(AlgorithmSettings):
     """
 
     type: Literal["skild"] = "skild"
-    discount: float = Field(
-        0.99, gt=0, le=1, description="gamma of a full skill; one cut after k steps has gamma^(k/H)"
+    discount: float | None = Field(
+        0.99,
+        gt=0,
+        le=1,
+        description="gamma of a full skill; one cut after k steps has gamma^(k/H). null: 1 - 1 / 2T for demonstrations "
+        "of T skills, so that a return looks twice as far as one of them lasts",
     )
     n_step: int = Field(8, gt=0, description="skills summed before bootstrapping")
     env_reward_weight: float = Field(
         0.9, ge=0, le=1, description="lambda in (1 - lambda) r_D + lambda r_env; 0: imitation"
     )
 
-    reward_scale: float | None = Field(
-        None,
-        gt=0,
-        description="c, factor on the environment's rewards; null: 1 / the largest |discounted return| of the warm-up, "
-        "which makes the alphas and r_D relative to it",
+    normalize_rewards: bool = Field(
+        False,
+        description="returns of the environment, and of r_D, within about [-1, 1] before they are blended: alpha, "
+        "alpha_q and lambda then mean the same in every environment",
     )
 
     guidance: Literal["support", "prior", "posterior"] = Field(
@@ -109,6 +112,24 @@ class SkiLDSettings(AlgorithmSettings):
         return default if self.discriminator_updates is None else self.discriminator_updates
 
     @property
+    def discriminator_scale(self) -> float:
+        """c_D, factor on r_D: its discounted sums are within [-1, 1] where rewards are normalised.
+
+        c_D = (1 - gamma) / max(|discriminator_reward_min|, |discriminator_reward_max|), since sum_i gamma^i is
+        1 / (1 - gamma).
+        """
+        if not self.normalize_rewards:
+            return 1.0
+        assert self.discount is not None, "see `with_demonstrations_of`"
+        return (1 - self.discount) / max(abs(self.discriminator_reward_min), abs(self.discriminator_reward_max))
+
+    def with_demonstrations_of(self, skills: float) -> Self:
+        """These settings, with those that are left to the data set for demonstrations of that many skills each."""
+        if self.discount is not None:
+            return self
+        return self.model_copy(update={"discount": 1 - 1 / max(2.0, 2 * skills)})
+
+    @property
     def replayed_demonstrations(self) -> Literal["none", "with rewards", "without rewards"]:
         if self.demonstration_share == 0:
             return "none"
@@ -123,6 +144,8 @@ class SkiLDSettings(AlgorithmSettings):
     def _reward_range(self) -> "SkiLDSettings":
         if self.discriminator_reward_min >= self.discriminator_reward_max:
             raise ValueError("discriminator_reward_min must be below discriminator_reward_max")
+        if self.normalize_rewards and self.discount == 1:
+            raise ValueError("normalize_rewards needs a discount below 1")
         return self
 
 

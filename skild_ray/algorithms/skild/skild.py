@@ -58,8 +58,19 @@ class SkiLDConfig(SkillConfig):
             synchronous=settings.synchronous,
         )
 
+    @property
+    def resolved(self) -> SkiLDSettings:
+        """The settings, with those that are left to the data filled in."""
+        if self.settings.discount is not None:
+            return self.settings
+        return self.settings.with_demonstrations_of(self.open_pretrained().demonstration_skills)
+
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        return super().model_settings | {"algorithm": self.resolved.model_dump()}
+
     def build_experience(self) -> SkillExperience:
-        return SkillExperience(self.open_pretrained(), self.settings, self.low_level, self.seed or 0)
+        return SkillExperience(self.open_pretrained(), self.resolved, self.low_level, self.seed or 0)
 
     def require_inputs(self, experience: Mapping[str, Any]) -> None:
         self.open_pretrained().require(experience["pretrained"])
@@ -82,6 +93,11 @@ class SkiLD(OffPolicy):
     """Learning over skills: a decision is one skill, worth up to H environment steps."""
 
     config: SkiLDConfig
+    experience: SkillExperience
+
+    def training_step(self) -> None:
+        super().training_step()
+        self.metrics.log_value("reward_scale", self.experience.reward_scale.value, window=1)
 
     @classmethod
     def get_default_config(cls) -> SkiLDConfig:

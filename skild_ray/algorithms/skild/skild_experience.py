@@ -21,14 +21,15 @@ from skild_ray.generation.sources import stored_demonstrations
 class SkillExperience:
     """Skill transitions with prior and posterior at their states, evaluated once when they are stored.
 
-    Returns are multiplied by `reward_scale`, see `RewardScale`. With `demonstration_share` that share of every batch comes from the demonstrations as skill transitions. With an
-    online discriminator a batch also has `demonstration_states` and `replayed_states`, [updates * size,
-    observation_dim], for it to tell apart.
+    Returns are multiplied by the `reward_scale`. With `demonstration_share` that share of every batch comes from the
+    demonstrations as skill transitions. With an online discriminator a batch also has `demonstration_states` and
+    `replayed_states`, [updates * size, observation_dim], for it to tell apart.
 
     See `skild_ray.algorithms.experience.Experience`.
     """
 
     def __init__(self, pretrained: Pretrained, settings: SkiLDSettings, low_level: Environment, seed: int) -> None:
+        assert settings.discount is not None, "see `SkiLDSettings.with_demonstrations_of`"
         self._pretrained, self._settings = pretrained, settings
         self._references = References(pretrained, settings.posterior_scale)
         skill = pretrained.experiment.skill
@@ -49,7 +50,7 @@ class SkillExperience:
             self.demonstrated = new_replay(sum(len(rows["rewards"]) for rows in demonstrated), seed=seed + 1)
             for index, (rows, more) in enumerate(zip(demonstrated, self._columns(demonstrated), strict=True)):
                 self.demonstrated.add(str(index), rows | more, ended=True)
-        self.reward_scale = RewardScale(settings.reward_scale, settings.warmup_skill_steps)
+        self.reward_scale = RewardScale(settings.warmup_skill_steps if settings.normalize_rewards else None)
         self._demonstration_states = load_demonstration_states(pretrained.demo_discriminator)
         self._rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
 
