@@ -18,7 +18,9 @@ from skild_ray.envs import make_env
 from skild_ray.worlds.maze.environment import START
 from skild_ray.worlds.maze.layout import cell_of
 
-World = Literal["maze", "kitchen", "office"]
+World = Literal["maze", "kitchen", "office", "scene", "cube-double", "puzzle-3x3"]
+ORIGINALS = ("maze", "kitchen")
+"""Worlds of which gymnasium-robotics has one, too."""
 
 CONTROL_STEPS = 250
 
@@ -28,7 +30,7 @@ def simulator_measurements(world: World, experiment: Experiment, num_envs: int) 
 
     raw_env_steps_per_s: the simulator's steps of our environment's model, one environment step being as many as the
         environment takes; the control signals are those of an episode with random actions.
-    raw_original_env_steps_per_s: the same with gymnasium-robotics' own model of the world, which the office has not.
+    raw_original_env_steps_per_s: the same with gymnasium-robotics' own model, of ORIGINALS.
     gym_env_steps_per_s: `step` of the environment with random actions.
     skill_env_steps_per_s: `SkillVectorEnv` with random skills, its decoder on one torch thread.
     """
@@ -55,13 +57,15 @@ def simulator_measurements(world: World, experiment: Experiment, num_envs: int) 
 
 
 def _mujoco_physics(world: World, env: Any) -> dict[str, Callable[[], int]]:
-    model, data, frame_skip = _maze(env) if world == "maze" else _kitchen(env)
+    parts = {"maze": _maze, "kitchen": _kitchen}.get(world, _ogbench)
+    model, data, frame_skip = parts(env)
     start, controls = _random_controls(env, data)
+    ours = {"raw_env_steps_per_s": _physics(model, start, controls, frame_skip)}
+    if world not in ORIGINALS:
+        return ours
     original_model, original_start = _original_maze(env) if world == "maze" else _original_kitchen()
-    return {
-        "raw_env_steps_per_s": _physics(model, start, controls, frame_skip),
-        "raw_original_env_steps_per_s": _physics(original_model, original_start, controls, frame_skip),
-    }
+    original = _physics(original_model, original_start, controls, frame_skip)
+    return ours | {"raw_original_env_steps_per_s": original}
 
 
 def _office_physics(experiment: Experiment) -> Callable[[], int]:
@@ -95,6 +99,11 @@ def _maze(env: Any) -> tuple[mujoco.MjModel, mujoco.MjData, int]:
 
 def _kitchen(env: Any) -> tuple[mujoco.MjModel, mujoco.MjData, int]:
     return env.model, env.data, env._frame_skip
+
+
+def _ogbench(env: Any) -> tuple[mujoco.MjModel, mujoco.MjData, int]:
+    env.reset(seed=0)  # compiles the model
+    return env.ogbench._model, env.ogbench._data, env.ogbench._n_steps
 
 
 def _original_maze(env: Any) -> tuple[mujoco.MjModel, NDArray[np.float64]]:

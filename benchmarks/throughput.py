@@ -2,7 +2,7 @@
 
     python -m benchmarks.throughput maze --json throughput_maze.json
 
-Models have random weights and the sizes of the paper; nothing needs to be trained before.
+Models have random weights and the default sizes; nothing needs to be trained before.
 """
 
 import tempfile
@@ -30,7 +30,14 @@ from skild_ray.cluster import connect
 from skild_ray.config import Experiment, SkillModelSettings, load_experiment
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
-EXPERIMENT_OF: dict[World, str] = {"maze": "maze.yaml", "kitchen": "kitchen_teleop.yaml", "office": "office.yaml"}
+EXPERIMENT_OF: dict[World, str] = {
+    "maze": "maze.yaml",
+    "kitchen": "kitchen_teleop.yaml",
+    "office": "office.yaml",
+    "scene": "ogbench_scene4.yaml",
+    "cube-double": "ogbench_cube_double2.yaml",
+    "puzzle-3x3": "ogbench_puzzle3x3_4.yaml",
+}
 SAMPLES_PER_SKILL_STEP = 128.0
 UNLIMITED = 10**12
 
@@ -50,7 +57,7 @@ LABELS = {
 
 
 def measured_experiment(world: World, runs: str, runners: int | None, envs: int | None, seconds: float) -> Experiment:
-    """The world's experiment at the reference's sample reuse and network sizes, and without an end or a warm-up."""
+    """The world's experiment at the reference's sample reuse and the default network sizes, without an end or a warm-up."""
     experiment = load_experiment(EXPERIMENTS / EXPERIMENT_OF[world])
     default = SkiLDSettings()
     algorithm = experiment.algorithm.model_copy(

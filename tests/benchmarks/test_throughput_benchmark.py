@@ -64,16 +64,17 @@ def test_sampling_alone_learns_nothing(tmp_path: Path, ray_session: None) -> Non
         loop.close()
 
 
-def test_the_office_is_measured_without_an_original(tmp_path: Path) -> None:
-    experiment = small_experiment("office", tmp_path, 0)
+@pytest.mark.parametrize("world", ["office", "cube-double"])
+def test_a_world_without_an_original_is_measured(tmp_path: Path, world: World) -> None:
+    experiment = small_experiment(world, tmp_path, 0)
     publish_untrained(experiment)
-    rates = [measurement(SECONDS) for measurement in simulator_measurements("office", experiment, 2)]
+    rates = [measurement(SECONDS) for measurement in simulator_measurements(world, experiment, 2)]
     assert [*map(list, rates)] == [["raw_env_steps_per_s"], ["gym_env_steps_per_s"], ["skill_env_steps_per_s"]]
     assert all(value > 0 for rate in rates for value in rate.values())
 
 
-@pytest.mark.parametrize("world", ["maze", "kitchen", "office"])
-def test_networks_and_sample_reuse_are_the_papers(world: World) -> None:
+@pytest.mark.parametrize("world", ["maze", "kitchen", "office", "scene"])
+def test_networks_are_the_default_and_sample_reuse_is_the_papers(world: World) -> None:
     experiment = measured_experiment(world, "runs", 3, 4, 1.0)
     assert experiment.skill == SkillModelSettings()
     assert experiment.algorithm.critic_hidden == SkiLDSettings().critic_hidden

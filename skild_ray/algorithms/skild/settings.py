@@ -29,19 +29,21 @@ class SkiLDSettings(AlgorithmSettings):
 
     type: Literal["skild"] = "skild"
     discount: float | None = Field(
-        0.99,
+        None,
         gt=0,
         le=1,
         description="gamma of a full skill; one cut after k steps has gamma^(k/H). null: 1 - 1 / 2T for demonstrations "
         "of T skills, so that a return looks twice as far as one of them lasts",
     )
-    n_step: int = Field(8, gt=0, description="skills summed before bootstrapping")
+    n_step: int = Field(
+        3, gt=0, description="skills summed before bootstrapping; with one reward in a hundred skills 8 are better"
+    )
     env_reward_weight: float = Field(
-        0.9, ge=0, le=1, description="lambda in (1 - lambda) r_D + lambda r_env; 0: imitation"
+        0.6, ge=0, le=1, description="lambda in (1 - lambda) r_D + lambda r_env; 0: imitation"
     )
 
     normalize_rewards: bool = Field(
-        False,
+        True,
         description="returns of the environment, and of r_D, within about [-1, 1] before they are blended: alpha, "
         "alpha_q and lambda then mean the same in every environment",
     )
@@ -50,14 +52,20 @@ class SkiLDSettings(AlgorithmSettings):
         "support", description="weight of the posterior: D(s), 0 (SPiRL: the prior alone) or 1; the prior has the rest"
     )
     policy_init: Literal["prior", "posterior"] = "posterior"
-    policy_init_scale: float = Field(1.0, gt=0, description="factor on the initial policy's sigma")
-    latent_squash: Literal["scaled_tanh", "tanh", "clip", "none"] = Field(
-        "scaled_tanh", description="z from u ~ pi: b tanh(u/b), b tanh(u), clip(u, -b, b) or u"
+    policy_init_scale: float = Field(
+        0.37,
+        gt=0,
+        description="factor on the initial policy's sigma; a posterior's mean solves more than its samples do",
     )
-    latent_bound: float = Field(3.5, gt=0, description="b above")
+    latent_squash: Literal["scaled_tanh", "tanh", "clip", "none"] = Field(
+        "clip", description="z from u ~ pi: b tanh(u/b), b tanh(u), clip(u, -b, b) or u"
+    )
+    latent_bound: float = Field(3.0, gt=0, description="b above")
 
-    alpha: float = Field(2.0, ge=0, description="weight of KL(pi || prior), or its start where it is learned")
-    alpha_q: float = Field(2.0, ge=0, description="weight of KL(pi || posterior), or its start where it is learned")
+    alpha: float = Field(
+        0.004, ge=0, description="weight of KL(pi || prior), in returns a nat; its start where it is learned"
+    )
+    alpha_q: float = Field(0.004, ge=0, description="the same of KL(pi || posterior)")
     learn_alphas: bool = Field(False, description="dual descent of alpha and alpha_q on the two target divergences")
     target_divergence: float = Field(10.0, gt=0, description="delta, target KL(pi || prior) in nats")
     target_divergence_q: float = Field(1.0, gt=0, description="delta_q, target KL(pi || posterior) in nats")
@@ -67,15 +75,15 @@ class SkiLDSettings(AlgorithmSettings):
     kl_in_target: bool = Field(
         False, description="subtract the weighted KL at every later state of the walk from the critic's target"
     )
-    posterior_scale: float = Field(1.0, gt=0, description="factor on the posterior's sigma inside the KL")
-    sigma_floor: float = Field(0.0, ge=0, description="smallest sigma of prior and posterior inside the KL")
+    posterior_scale: float = Field(0.37, gt=0, description="factor on the posterior's sigma inside the KL")
+    sigma_floor: float = Field(0.05, ge=0, description="smallest sigma of prior and posterior inside the KL")
 
     critic_hidden: int = Field(256, gt=0)
     critic_layers: int = Field(2, ge=0, description="hidden blocks of each of the two critics")
     critic_norm: Literal["layer", "none"] = "layer"
-    target_update_rate: float = Field(5e-3, gt=0, le=1, description="tau of the target critics, each update")
+    target_update_rate: float = Field(0.01, gt=0, le=1, description="tau of the target critics, each update")
 
-    policy_lr: float = Field(3e-4, gt=0)
+    policy_lr: float = Field(1e-4, gt=0)
     critic_lr: float = Field(3e-4, gt=0)
     alpha_lr: float = Field(3e-4, gt=0)
     discriminator_lr: float = Field(3e-4, gt=0)
@@ -86,15 +94,15 @@ class SkiLDSettings(AlgorithmSettings):
     demonstration_share: float = Field(
         0.0, ge=0, lt=1, description="share of every batch drawn from the demonstrations, their skills by the encoder"
     )
-    warmup_skill_steps: int = Field(500, gt=0, description="skill steps collected before the first update")
-    critic_warmup_updates: int = Field(1_000, ge=0, description="first updates that leave policy and alphas alone")
+    warmup_skill_steps: int = Field(1_000, gt=0, description="skill steps collected before the first update")
+    critic_warmup_updates: int = Field(800, ge=0, description="first updates that leave policy and alphas alone")
     replay_capacity: int = Field(1_000_000, gt=0, description="skill transitions kept")
 
     discriminator_reward: Literal["logit", "log_d"] = Field(
-        "logit", description="r_D: log D - log(1 - D), or log D, which is never positive"
+        "log_d", description="r_D: log D - log(1 - D), or log D, which is never positive"
     )
     discriminator_reward_min: float = Field(-5.0, description="clip of r_D from below")
-    discriminator_reward_max: float = Field(5.0, description="clip of r_D from above")
+    discriminator_reward_max: float = Field(0.0, description="clip of r_D from above")
     discriminator_updates: float | None = Field(
         None,
         ge=0,
