@@ -355,7 +355,7 @@ def test_experiments_do_not_change_after_loading(write) -> None:  # type: ignore
 
 
 def test_fingerprints() -> None:
-    assert fingerprint("a", SkiLDSettings()) == fingerprint("a", SkiLDSettings(alpha=2.0))
+    assert fingerprint("a", SkiLDSettings()) == fingerprint("a", SkiLDSettings(alpha=SkiLDSettings().alpha))
     different = [
         fingerprint("a", SkiLDSettings()),
         fingerprint("b", SkiLDSettings()),

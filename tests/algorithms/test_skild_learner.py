@@ -78,15 +78,25 @@ def _moved(before: Batch, module: SkiLDTorchRLModule) -> set[str]:
 
 # --- rewards ---
 
+LOGITS: dict[str, Any] = {"discriminator_reward": "logit", "discriminator_reward_max": 5.0, "normalize_rewards": False}
+"""r_D as in the paper."""
+
 
 def test_blended_reward(make_learner: Make) -> None:
-    learner = make_learner(env_reward_weight=0.9)
+    learner = make_learner(env_reward_weight=0.9, **LOGITS)
     target = _target(learner, {"logits": torch.full((2, 1), 2.0)}, returns=_column(1.0, 0.0))
     assert target == pytest.approx([0.1 * 2 + 0.9 * 1, 0.2], abs=1e-5)
 
 
+def test_discriminator_reward_on_the_scale_of_returns(make_learner: Make) -> None:
+    learner = make_learner(env_reward_weight=0.6, discount=0.9, normalize_rewards=True)
+    never = torch.full((2, 1), -100.0)
+    target = _target(learner, {"logits": never}, returns=_column(1.0, 0.0))
+    assert target == pytest.approx([0.6 - 0.4 * 0.1, -0.4 * 0.1], abs=1e-5), "10 of them, 1 / (1 - gamma), make -0.4"
+
+
 def test_discriminator_reward_of_every_state_of_the_walk(make_learner: Make) -> None:
-    learner = make_learner(env_reward_weight=0.5)
+    learner = make_learner(env_reward_weight=0.5, **LOGITS)
     logits = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
     weights = torch.tensor([[1.0, 0.9, 0.8], [1.0, 0.9, 0.0]])
     target = _target(learner, {"logits": logits}, n_step_weights=weights, returns=_column(10.0, 0.0))
@@ -96,9 +106,9 @@ def test_discriminator_reward_of_every_state_of_the_walk(make_learner: Make) -> 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, [-5, -2, 0, 2, 5]),
-        ({"discriminator_reward_min": -1.0, "discriminator_reward_max": 0.5}, [-1, -1, 0, 0.5, 0.5]),
-        ({"discriminator_reward": "log_d"}, [-5, -2.126928, -0.693147, -0.126928, 0]),
+        (LOGITS, [-5, -2, 0, 2, 5]),
+        (LOGITS | {"discriminator_reward_min": -1.0, "discriminator_reward_max": 0.5}, [-1, -1, 0, 0.5, 0.5]),
+        ({}, [-5, -2.126928, -0.693147, -0.126928, 0]),
         ({"discriminator_reward": "log_d", "discriminator_reward_max": -0.5}, [-5, -2.126928, -0.693147, -0.5, -0.5]),
     ],
 )
