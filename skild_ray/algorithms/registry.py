@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ALGORITHMS: Mapping[str, str] = {
     "skild": "skild_ray.algorithms.skild.settings:SPEC",
     "skild_reference": "skild_ray.algorithms.skild.reference_settings:SPEC",
-    "sac": "skild_ray.algorithms.sac.settings:SPEC",
+    "rlpd": "skild_ray.algorithms.rlpd.settings:SPEC",
 }
 """Type -> `module:attribute` of its `AlgorithmSpec`."""
 
