@@ -1,19 +1,20 @@
 """RLPD's settings, and what the program knows of it."""
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from skild_ray.algorithms.registry import AlgorithmSpec
-from skild_ray.config.algorithm import AlgorithmSettings
-from skild_ray.stages import Stage
+from skild_ray.config.algorithm import AlgorithmSettings, Rewards
+from skild_ray.stages import DEMONSTRATIONS, TASK_AGNOSTIC, DataKind, Stage
 
 
 class RLPDSettings(AlgorithmSettings):
     """RLPD on the environment's own actions: a baseline without skills, which needs no other stage.
 
-    The demonstrations, as they were executed and with the task's rewards, are in a replay of their own. Every field is
-    also an argument of `RLPDConfig.training()`.
+    Prior data, as they were executed and with the task's rewards, are in replays of their own. Every field is also an
+    argument of `RLPDConfig.training()`.
     """
 
     type: Literal["rlpd"] = "rlpd"
@@ -38,17 +39,28 @@ class RLPDSettings(AlgorithmSettings):
         None, description="of the policy, in nats; default: -1/2 for each dimension of an action"
     )
     target_update_rate: float = Field(5e-3, gt=0, le=1, description="tau of the target critics, each update")
-    demonstration_share: float = Field(0.5, gt=0, lt=1, description="share of every batch drawn from demonstrations")
+    demonstration_share: float = Field(0.5, ge=0, lt=1, description="share of every batch drawn from demonstrations")
+    task_agnostic_share: float = Field(
+        0.0, ge=0, lt=1, description="share of every batch drawn from the task-agnostic data, with the task's rewards"
+    )
+    shares_annealed_over: int | None = Field(
+        None, gt=0, description="environment steps in which both shares fall to 0, linearly; default: they are constant"
+    )
     updates_per_env_step: float = Field(1.0, gt=0, description="of the critics; 20 as published, on a GPU")
     critic_updates_per_policy_update: int = Field(
         1, gt=0, description="updates of the critics for one of policy and temperature; 20 as published"
     )
     warmup_env_steps: int = Field(5_000, gt=0, description="environment steps collected before the first update")
-    replay_capacity: int = Field(1_000_000, gt=0, description="transitions kept, demonstrations aside")
+    replay_capacity: int = Field(1_000_000, gt=0, description="transitions kept, prior data aside")
 
     @property
-    def replayed_demonstrations(self) -> Literal["none", "with rewards", "without rewards"]:
-        return "with rewards"
+    def shares(self) -> Mapping[DataKind, float]:
+        """Of every batch, of each kind of prior data."""
+        return {DEMONSTRATIONS: self.demonstration_share, TASK_AGNOSTIC: self.task_agnostic_share}
+
+    @property
+    def replayed(self) -> Mapping[DataKind, Rewards]:
+        return {kind: "with rewards" for kind, share in self.shares.items() if share}
 
     @property
     def draws_subset(self) -> bool:
@@ -58,6 +70,12 @@ class RLPDSettings(AlgorithmSettings):
     def entropy_target(self, action_dim: int) -> float:
         """`target_entropy` with its default."""
         return -action_dim / 2 if self.target_entropy is None else self.target_entropy
+
+    @model_validator(mode="after")
+    def _some_experience_of_its_own(self) -> Self:
+        if sum(self.shares.values()) >= 1:
+            raise ValueError("demonstration_share and task_agnostic_share must leave room for the policy's transitions")
+        return self
 
     @model_validator(mode="after")
     def _subset_of_ensemble(self) -> Self:
