@@ -116,6 +116,7 @@ class PriorDataExperience:
         seed: of what is drawn.
         annealed_over: N above; None: shares are constant.
         reward_bias: added to the reward of every env step.
+        inputs: hash of the weights of each artifact that says what a decision is, by stage, for checkpoints.
         columns: of a batch, see `Replay`; default: all.
         replay: other arguments of all replays.
     """
@@ -128,9 +129,11 @@ class PriorDataExperience:
         seed: int,
         annealed_over: int | None = None,
         reward_bias: float = 0.0,
+        inputs: Mapping[str, str] | None = None,
         columns: Sequence[str] | None = None,
         **replay: Any,
     ) -> None:
+        self._inputs = dict(inputs or {})
         self._shares = {name: data.share for name, data in prior.items()}
         self._annealed_over, self._reward_bias, self._columns = annealed_over, reward_bias, columns
         self._env_steps = 0
@@ -170,6 +173,7 @@ class PriorDataExperience:
             "replay": self.replay.get_state(),
             "prior": {name: replay.get_state() for name, replay in self._prior.items()},
             "env_steps": self._env_steps,
+            "inputs": self._inputs,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from skild_ray.algorithms.registry import AlgorithmSpec
 from skild_ray.config.algorithm import AlgorithmSettings, Rewards
-from skild_ray.stages import DEMONSTRATIONS, TASK_AGNOSTIC, DataKind, Stage
+from skild_ray.stages import DEMONSTRATIONS, SKILL_PRIOR, TASK_AGNOSTIC, DataKind, Stage
 
 
 class RLPDSettings(AlgorithmSettings):
@@ -84,6 +84,33 @@ class RLPDSettings(AlgorithmSettings):
         return self
 
 
+class SkillRLPDSettings(RLPDSettings):
+    """RLPD over skills: what SUPE is with the true rewards (Wilcoxson et al., "Leveraging Skills from Unlabeled Prior
+    Data for Efficient Online Exploration", ICML 2025). It needs the skill prior, and no demonstrations.
+
+    A decision is a skill z of up to H environment steps. Prior data become transitions of skills by the encoder's mean.
+    The policy starts as the skill prior, which therefore collects the warm-up; SUPE's is random after such a warm-up.
+    Every field is also an argument of `SkillRLPDConfig.training()`.
+    """
+
+    type: Literal["rlpd_skills"] = "rlpd_skills"  # type: ignore[assignment]
+    discount: float = Field(
+        0.99, gt=0, le=1, description="gamma of a full skill; one cut after k steps has gamma^(k/H)"
+    )
+    latent_bound: float = Field(3.5, gt=0, description="b of the executed skill z = b tanh(u/b), u ~ pi")
+    initial_temperature: float = Field(0.05, gt=0, description="alpha at the start; 1 in SUPE's kitchen")
+    target_entropy: float | None = Field(
+        None, description="of z / b, in nats; default: -1/2 for each dimension of a skill"
+    )
+    demonstration_share: float = Field(0.0, ge=0, lt=1, description="share of every batch drawn from demonstrations")
+    task_agnostic_share: float = Field(
+        0.5, ge=0, lt=1, description="share of every batch drawn from the task-agnostic data, with the task's rewards"
+    )
+    updates_per_env_step: float = Field(
+        0.2, gt=0, description="of the critics, for each environment step of a full skill; 20 as published, on a GPU"
+    )
+
+
 SPEC = AlgorithmSpec(
     settings=RLPDSettings,
     config="skild_ray.algorithms.rlpd.rlpd:RLPDConfig",
@@ -92,6 +119,18 @@ SPEC = AlgorithmSpec(
         "RLPD",
         summary="Reinforcement learning with prior data, without skills",
         because="algorithm.type is rlpd",
+    ),
+    remedy="lower algorithm.learning_rate",
+)
+OVER_SKILLS = AlgorithmSpec(
+    settings=SkillRLPDSettings,
+    config="skild_ray.algorithms.rlpd.skill_rlpd:SkillRLPDConfig",
+    stage=lambda settings: Stage(
+        "rlpd_skills",
+        "RLPD over skills",
+        inputs=(SKILL_PRIOR.name,),
+        summary="Reinforcement learning over skills with prior data",
+        because="algorithm.type is rlpd_skills",
     ),
     remedy="lower algorithm.learning_rate",
 )
