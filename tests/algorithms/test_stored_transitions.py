@@ -124,10 +124,13 @@ def test_imitation_takes_demonstrations_without_rewards(tmp_path: Path, ray_sess
 
 
 def test_what_stage_4_learns_from_is_part_of_its_record(tmp_path: Path, minari_root: Path, ray_session: None) -> None:
-    def direct(share: float, episodes: int) -> dict[str, str]:
+    def direct(share: float, episodes: int, **algorithm: Any) -> dict[str, str]:
         sources = [{"generate": {"expert": "line_world:LineExpert", "episodes": episodes}}]
         data = {"task_agnostic": sources, "demonstrations": sources}
-        return Run(tiny_experiment(tmp_path, data=data, algorithm={"demonstration_share": share})).direct_data()
+        algorithm = {"demonstration_share": share} | algorithm
+        return Run(tiny_experiment(tmp_path, data=data, algorithm=algorithm)).direct_data()
 
     assert direct(0.0, 2) == {}
     assert direct(0.25, 2) == direct(0.5, 2) != direct(0.25, 3)
+    for type in ("skild", "rlpd", "rlpd_skills"):
+        assert direct(0.25, 2, type=type, task_agnostic_share=0.25).keys() == {"demonstrations", "task_agnostic"}
