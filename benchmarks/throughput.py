@@ -57,7 +57,7 @@ LABELS = {
 
 
 def measured_experiment(world: World, runs: str, runners: int | None, envs: int | None, seconds: float) -> Experiment:
-    """The world's experiment at the reference's sample reuse and the default network sizes, without an end or a warm-up."""
+    """The world's experiment, the reference's sample reuse, the default network sizes, without an end or a warm-up."""
     experiment = load_experiment(EXPERIMENTS / EXPERIMENT_OF[world])
     default = SkiLDSettings()
     algorithm = experiment.algorithm.model_copy(

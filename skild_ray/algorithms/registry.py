@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 ALGORITHMS: Mapping[str, str] = {
     "skild": "skild_ray.algorithms.skild.settings:SPEC",
     "skild_reference": "skild_ray.algorithms.skild.reference_settings:SPEC",
-    "sac": "skild_ray.algorithms.sac.settings:SPEC",
+    "rlpd": "skild_ray.algorithms.rlpd.settings:SPEC",
+    "rlpd_skills": "skild_ray.algorithms.rlpd.settings:OVER_SKILLS",
 }
 """Type -> `module:attribute` of its `AlgorithmSpec`."""
 

@@ -79,8 +79,8 @@ class SkillPosteriorSettings(Training):
     observation_noise: float = Field(
         0.2,
         ge=0,
-        description="std added to the head's input, in standardised units: a posterior that is sure of every millimetre "
-        "is lost a few millimetres beside the demonstrated path",
+        description="std added to the head's input, in standardised units: a posterior that is sure of every "
+        "millimetre is lost a few millimetres beside the demonstrated path",
     )
     init_from_prior: bool = Field(
         True, description="start from the prior's weights, which know what to do beside that path, not from random ones"

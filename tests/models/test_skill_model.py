@@ -10,7 +10,7 @@ from skild_ray.config import SkillModelSettings
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.models.skill_model import SkillHead, SkillModel
 
-PAPER = SkillModelSettings(decoder_norm="batch", head_norm="batch")
+PAPER = SkillModelSettings(decoder_hidden=128, decoder_layers=5, decoder_norm="batch", head_norm="batch")
 SMALL = SkillModelSettings(horizon=4, latent_dim=3, hidden=16, decoder_layers=1, head_layers=1, decoder_norm="none")
 
 
