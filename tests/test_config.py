@@ -16,7 +16,7 @@ from skild_ray.runs.fingerprint import fingerprint
 from skild_ray.runs.folder import run_folder
 from skild_ray.stages import DEMO_RL, IMITATION
 
-EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
+EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").rglob("*.yaml"))
 MINIMAL: dict[str, Any] = {
     "name": "tiny",
     "environment": {"id": "skild_ray/Maze-v0"},

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 ALGORITHMS: Mapping[str, str] = {
     "skild": "skild_ray.algorithms.skild.settings:SPEC",
     "skild_reference": "skild_ray.algorithms.skild.reference_settings:SPEC",
+    "bc": "skild_ray.algorithms.cloning.settings:SPEC",
+    "skill_bc": "skild_ray.algorithms.cloning.settings:OVER_SKILLS",
     "sac": "skild_ray.algorithms.sac.settings:SPEC",
 }
 """Type -> `module:attribute` of its `AlgorithmSpec`."""

@@ -43,6 +43,8 @@ def train_downstream(
 ) -> Artifact:
     """Train the experiment's algorithm, on the artifacts in the run directory that it needs, and publish the policy.
 
+    An algorithm whose `total_env_steps` are 0 only publishes the policy that it starts with.
+
     Resumes from the newest checkpoint of the same fingerprint within `total_env_steps`, if there is one. SIGTERM and
     Ctrl-C write a checkpoint before they end the run; so does its end, from which a larger budget resumes.
 
@@ -71,6 +73,8 @@ def train_downstream(
         logger.info(f"{stage}: there is no GPU here, so its learner goes to a node that has one")
     config = algorithm_config(placed)
     subtasks = try_environment(config)
+    if not experiment.algorithm.total_env_steps:
+        return _publish_untrained(config, experiment, fingerprint)
     with Waiting(stage, downstream_requests(experiment)):
         algo = config.build_algo()
     try:
@@ -134,6 +138,21 @@ def publish_policy(
         },
         extra=[replay],
         version=algo.config.version,
+    )
+
+
+def _publish_untrained(config: OffPolicyConfig, experiment: Experiment, fingerprint: str) -> Artifact:
+    """Write the policy that the algorithm starts with, where it learns nothing in the environment."""
+    return publish(
+        experiment,
+        last_stage(experiment).name,
+        config.build_module().state_dict(),
+        rows=[],
+        fingerprint=fingerprint,
+        data={},
+        inputs=input_artifacts(experiment),
+        facts={"total_env_steps": 0, "env_steps": 0},
+        version=config.version,
     )
 
 

@@ -31,6 +31,7 @@ LOSS_TITLES = {
     "kl": ("KL(encoder ‖ N(0, I))", "nats a latent dimension"),
     "prior": ("-log p(z|s) of the prior", "nats"),
     "action_mse": ("Action error of the decoder", "mean square"),
+    "squared_error": ("Error of the mean action", "mean square"),
     "d_demonstrations": ("D(s) on demonstrations", "mean D"),
     "d_task_agnostic": ("D(s) on task-agnostic states", "mean D"),
 }
@@ -102,7 +103,7 @@ def read_metrics(path: Path) -> Metrics:
 
 
 def offline_curves(stage: str, metrics: Metrics) -> Markup:
-    """Training against held-out values of every loss of stages 1 to 3 over iterations; the kept weights are marked.
+    """Training against held-out values of every loss of an offline stage over iterations; the kept weights are marked.
 
     A loss that picked the best of its part of the model is marked by its value with all that is kept, since when it has
     had that one.
