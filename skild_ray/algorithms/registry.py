@@ -20,6 +20,7 @@ ALGORITHMS: Mapping[str, str] = {
     "skild_reference": "skild_ray.algorithms.skild.reference_settings:SPEC",
     "bc": "skild_ray.algorithms.cloning.settings:SPEC",
     "skill_bc": "skild_ray.algorithms.cloning.settings:OVER_SKILLS",
+    "qc": "skild_ray.algorithms.qc.settings:SPEC",
     "sac": "skild_ray.algorithms.sac.settings:SPEC",
 }
 """Type -> `module:attribute` of its `AlgorithmSpec`."""
