@@ -32,7 +32,8 @@ STAGE = {"iterations": 30, "validation_interval": 15, "batch_size": 32}
 SKILL = {"latent_dim": 4, "hidden": 16, "decoder_hidden": 16, "decoder_layers": 1, "head_layers": 1}
 ALGORITHM = {"synchronous": True, "total_env_steps": 3_000, "critic_hidden": 16, "critic_layers": 1, "batch_size": 32}
 ALGORITHM |= {"samples_per_skill_step": 16, "warmup_skill_steps": 32, "critic_warmup_updates": 5, "n_step": 3}
-SAC = {"synchronous": True, "total_env_steps": 1_000, "hidden": 16, "batch_size": 32, "warmup_env_steps": 100}
+RLPD = {"type": "rlpd", "synchronous": True, "total_env_steps": 1_000, "hidden": 16, "layers": 2, "batch_size": 32}
+RLPD |= {"warmup_env_steps": 100, "critics": 3, "critic_updates_per_policy_update": 2, "backup_entropy": True}
 MAZE = {"id": "skild_ray/Maze-v0", "kwargs": {"max_episode_steps": 300}}
 LONG = {"max_episode_steps": 2_000}  # what the maze's expert needs
 FIRST_NAMES = {"decisions": "skill_steps"}
@@ -70,7 +71,7 @@ def _experiment(
 EVERYTHING = {"kl_in_target": True, "learn_alphas": True, "discriminator_updates": 0.5, "demonstration_share": 0.25}
 RUNS: Mapping[str, dict[str, Any]] = {
     "maze": _experiment("maze", MAZE, {"task": "random", **LONG}, LONG, algorithm=ALGORITHM | EVERYTHING),
-    "maze_sac": _experiment("maze", MAZE, {"task": "random", **LONG}, LONG, algorithm={"type": "sac"} | SAC),
+    "maze_rlpd": _experiment("maze", MAZE, {"task": "random", **LONG}, LONG, algorithm=RLPD),
     "kitchen": _experiment(
         "kitchen",
         {"id": "skild_ray/Kitchen-v0", "kwargs": {"task": "kbts", "observation": "qpos", "noise": "precise"}},

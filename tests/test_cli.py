@@ -156,12 +156,12 @@ def test_stage_that_the_experiment_does_not_have(
 
 def test_an_algorithm_has_its_own_stage_and_settings(run: Run, experiment: Experiment, tmp_path: Path) -> None:
     path = _write(experiment, tmp_path)
-    _is_one_line(run("train", "sac", path), 2, "no stage 'sac'", "train demo-rl")
-    right, wrong = "algorithm={type: sac, hidden: 8}", "algorithm={type: sac, alpha: 8}"
-    _is_one_line(run("train", "demo-rl", path, "--set", right), 2, "no stage 'demo-rl'", "train sac")
-    _is_one_line(run("train", "sac", path, "--set", wrong), 2, "unknown key 'algorithm.alpha'")
-    former = run("train", "sac", path, "--set", "sac.hidden=8")
-    _is_one_line(former, 2, "'sac' is now written 'algorithm: {type: sac, ...}'")
+    _is_one_line(run("train", "rlpd", path), 2, "no stage 'rlpd'", "train demo-rl")
+    right, wrong = "algorithm={type: rlpd, hidden: 8}", "algorithm={type: rlpd, alpha: 8}"
+    _is_one_line(run("train", "demo-rl", path, "--set", right), 2, "no stage 'demo-rl'", "train rlpd")
+    _is_one_line(run("train", "rlpd", path, "--set", wrong), 2, "unknown key 'algorithm.alpha'")
+    former = run("train", "rlpd", path, "--set", "sac.hidden=8")
+    _is_one_line(former, 2, "'sac' is now written 'algorithm: {type: rlpd, ...}'")
 
 
 def _generate(experiment: Experiment) -> None:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from skild_ray.algorithms.registry import last_stage
-from skild_ray.algorithms.sac.settings import SACSettings
+from skild_ray.algorithms.rlpd.settings import RLPDSettings
 from skild_ray.algorithms.skild.reference_settings import Quirk
 from skild_ray.algorithms.skild.settings import SkiLDSettings
 from skild_ray.config import Experiment, load_experiment, to_yaml
@@ -106,7 +106,7 @@ def test_defaults_are_valid(write) -> None:  # type: ignore[no-untyped-def]
             "reference_quirks.1'",
         ),
         ("algorithm.reference_quirks", True, "is now written 'algorithm: {type: skild_reference}'"),
-        ("algorithm.type", "scac", "unknown algorithm 'scac'; the nearest is 'sac'"),
+        ("algorithm.type", "rlp", "unknown algorithm 'rlp'; the nearest is 'rlpd'"),
         ("algorithm.type", "no_such_package:SPEC", "cannot import 'no_such_package'"),
         ("algorithm.type", "skild_ray.errors:SPEC", "has no AlgorithmSpec 'SPEC'"),
         ("algorithm.critic_lr", float("nan"), "'algorithm.critic_lr'"),
@@ -338,13 +338,13 @@ def test_all_quirks_at_once(write) -> None:  # type: ignore[no-untyped-def]
 def test_another_algorithm_begins_with_its_own_defaults(write) -> None:  # type: ignore[no-untyped-def]
     write(_with("algorithm", {"alpha": 3.0, "batch_size": 7}), "base.yaml")
     for content, overrides in (
-        ({"algorithm": {"type": "sac", "n_step": 5}}, []),
-        ({}, ["algorithm.type=sac", "algorithm.n_step=5"]),
-        ({}, ["algorithm={type: sac, n_step: 5}"]),
+        ({"algorithm": {"type": "rlpd", "n_step": 5}}, []),
+        ({}, ["algorithm.type=rlpd", "algorithm.n_step=5"]),
+        ({}, ["algorithm={type: rlpd, n_step: 5}"]),
     ):
         algorithm = load_experiment(write({"extends": "base.yaml"} | content), overrides).algorithm
-        assert isinstance(algorithm, SACSettings)
-        assert (algorithm.n_step, algorithm.batch_size) == (5, SACSettings().batch_size)
+        assert isinstance(algorithm, RLPDSettings)
+        assert (algorithm.n_step, algorithm.batch_size) == (5, RLPDSettings().batch_size)
     same = load_experiment(write({"extends": "base.yaml", "algorithm": {"type": "skild", "n_step": 5}})).algorithm
     assert (same.alpha, same.n_step) == (3.0, 5)
 

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.identity import NOTE, hashes, kind_of_machine
 
 
-@pytest.mark.parametrize("name", ["maze", "maze_sac"])
+@pytest.mark.parametrize("name", ["maze", "maze_rlpd"])
 def test_weights_and_metrics_are_those_of_the_note(
     name: str, tmp_path: Path, minari_root: Path, ray_session: None
 ) -> None:

@@ -72,6 +72,7 @@ class DemonstratedExperience:
     Args:
         demonstrations: transitions of each episode, in terms of the policy's decisions.
         share: of every batch that is drawn from the demonstrations.
+        reward_bias: added to the reward of every env step.
         capacity: own transitions kept.
         seed: of what is drawn.
         columns: of a batch, see `Replay`; default: all.
@@ -83,12 +84,13 @@ class DemonstratedExperience:
         demonstrations: Sequence[Rows],
         *,
         share: float,
+        reward_bias: float = 0.0,
         capacity: int,
         seed: int,
         columns: Sequence[str] | None = None,
         **replay: Any,
     ) -> None:
-        self._share, self._columns = share, columns
+        self._share, self._columns, self._reward_bias = share, columns, reward_bias
         capacities = capacity, sum(len(rows["rewards"]) for rows in demonstrations)
         seeds = np.random.SeedSequence([seed, 2]).generate_state(2)
         observation_dim, action_dim = (demonstrations[0][name].shape[1] for name in ("obs", "actions"))
@@ -97,15 +99,19 @@ class DemonstratedExperience:
             for size, own_seed in zip(capacities, seeds, strict=True)
         )
         for index, rows in enumerate(demonstrations):
-            self._demonstrations.add(str(index), rows, ended=True)
+            self._demonstrations.add(str(index), self._biased(rows), ended=True)
 
     def add(self, chunks: Sequence[SingleAgentEpisode]) -> None:
         for chunk in chunks:
-            self.replay.add(chunk.id_, episode_rows(chunk), chunk.is_done)
+            self.replay.add(chunk.id_, self._biased(episode_rows(chunk)), chunk.is_done)
 
     def draw(self, updates: int, size: int) -> dict[str, NDArray]:
         given = round(size * self._share)
         return draw_batches([(self._demonstrations, given), (self.replay, size - given)], updates, self._columns)
+
+    def prior_observations(self) -> NDArray:
+        """The states of the demonstrations, [N, observation_dim]."""
+        return self._demonstrations.recent()["obs"]
 
     def forget_open_episodes(self) -> None:
         self.replay.forget_open_episodes()
@@ -116,3 +122,6 @@ class DemonstratedExperience:
     def set_state(self, state: Mapping[str, Any]) -> None:
         self.replay.set_state(state["replay"])
         self._demonstrations.set_state(state["demonstrations"])
+
+    def _biased(self, rows: Rows) -> Rows:
+        return rows | {"rewards": rows["rewards"] + np.float32(self._reward_bias) * rows["k"].astype(np.float32)}

@@ -21,7 +21,7 @@ ALGORITHMS: Mapping[str, str] = {
     "bc": "skild_ray.algorithms.cloning.settings:SPEC",
     "skill_bc": "skild_ray.algorithms.cloning.settings:OVER_SKILLS",
     "qc": "skild_ray.algorithms.qc.settings:SPEC",
-    "sac": "skild_ray.algorithms.sac.settings:SPEC",
+    "rlpd": "skild_ray.algorithms.rlpd.settings:SPEC",
 }
 """Type -> `module:attribute` of its `AlgorithmSpec`."""
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from skild_ray.config.section import Section
 
 MOVED = {
-    "sac": "algorithm: {type: sac, ...}",
+    "sac": "algorithm: {type: rlpd, ...}",
     "algorithm.reference_quirks": "algorithm: {type: skild_reference}",
     "rollout.skill_steps_per_fragment": "rollout.decisions_per_fragment",
 }

@@ -1,7 +1,10 @@
 """Building blocks shared by all models: the multi-layer perceptron, its ensemble form, input standardisation."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from skild_ray.config import Norm
 
@@ -40,11 +43,17 @@ class Predictor(nn.Sequential):
                     nn.init.zeros_(module.bias)
 
 
-class Ensemble(nn.ModuleList):
+class _Following(nn.Module):
+    @torch.no_grad()
+    def follow(self, source: nn.Module, rate: float) -> None:
+        """theta <- (1 - rate) theta + rate theta_source, as target networks do."""
+        torch._foreach_lerp_(list(self.parameters()), list(source.parameters()), rate)
+
+
+class Ensemble(_Following, nn.ModuleList):
     """`members` Predictors of equal shape and one output, each started on its own.
 
-    One product a member and layer: on a CPU faster than batched products over a member axis, which have no fused
-    bias and normalisation.
+    One product a member and layer: with few members, on a CPU, faster than `BatchedEnsemble`.
 
     Shapes: [B, inputs] -> [members, B].
     """
@@ -55,10 +64,41 @@ class Ensemble(nn.ModuleList):
     def forward(self, inputs: Tensor) -> Tensor:
         return torch.stack([member(inputs).squeeze(-1) for member in self])
 
-    @torch.no_grad()
-    def follow(self, source: "Ensemble", rate: float) -> None:
-        """theta <- (1 - rate) theta + rate theta_source, as target networks do."""
-        torch._foreach_lerp_(list(self.parameters()), list(source.parameters()), rate)
+
+class BatchedEnsemble(_Following):
+    """`members` perceptrons of equal shape and one output: `layers` x [Linear, LayerNorm, LeakyReLU], Linear.
+
+    A layer of all members is one product of [members, B, in] and [members, in, out], followed by one normalisation and
+    one activation, so a GPU gets no more work orders for ten members than for one. On a CPU ten members cost a tenth
+    more than one after the other, whose layers stay in its caches.
+
+    Weights start Xavier-normal, each member's on its own; a Linear before a normalisation has no bias.
+
+    Shapes: [B, inputs] -> [members, B].
+    """
+
+    def __init__(self, members: int, inputs: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        widths = [inputs, *[hidden] * layers, 1]
+        shapes = [(members, width, following) for width, following in pairwise(widths)]
+        self.weights = nn.ParameterList(nn.Parameter(torch.empty(shape)) for shape in shapes)
+        self.gains = nn.ParameterList(nn.Parameter(torch.ones(members, 1, hidden)) for _ in range(layers))
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(members, 1, width)) for width in widths[1:])
+        for weight in self.weights:
+            for member in weight:
+                nn.init.xavier_normal_(member)
+
+    def forward(self, inputs: Tensor, members: Tensor | None = None) -> Tensor:
+        """The outputs of all members, or of those with these indices only."""
+        weights, gains, biases = (
+            list(parameters) if members is None else [parameter[members] for parameter in parameters]
+            for parameters in (self.weights, self.gains, self.biases)
+        )
+        hidden = inputs.expand(len(weights[0]), *inputs.shape)
+        for weight, gain, bias in zip(weights[:-1], gains, biases[:-1], strict=True):
+            normalised = functional.layer_norm(torch.bmm(hidden, weight), weight.shape[-1:])
+            hidden = functional.leaky_relu_(torch.addcmul(bias, normalised, gain), LEAK)
+        return torch.baddbmm(biases[-1], hidden, weights[-1]).squeeze(-1)
 
 
 class Standardizer(nn.Module):

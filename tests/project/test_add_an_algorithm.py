@@ -186,5 +186,5 @@ def test_a_type_that_env_runners_would_take_for_another_algorithm(folder: Path) 
 
     config = AWRConfig().environment("line_world:LineEnv").demonstrations("a/b-v0")
     config.validate()
-    with pytest.raises(ValueError, match="type is 'sac', which is another algorithm"):
-        config.training(type="sac").validate()
+    with pytest.raises(ValueError, match="type is 'rlpd', which is another algorithm"):
+        config.training(type="rlpd").validate()

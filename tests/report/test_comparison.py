@@ -57,21 +57,21 @@ def test_table_and_figure(make: Make, tmp_path: Path) -> None:
     initial, posterior = _result(1.0, 0.0), _result(2.0, 0.1)
     first = make("a", evaluation=_result(3.0, 0.5) | {"initial": initial, "posterior": posterior})
     second = make("b", evaluation=_result(4.0, 1.0) | {"initial": posterior}, seed=7)
-    plain = make("c", evaluation=_result(0.4, 0.0), stage="sac")
-    methods = [read_method(f"SkiLD={first},{second}"), read_method(f"SAC={plain / 'sac'}")]
+    plain = make("c", evaluation=_result(0.4, 0.0), stage="rlpd")
+    methods = [read_method(f"SkiLD={first},{second}"), read_method(f"RLPD={plain / 'rlpd'}")]
     before = read_method(f"Before={first},{second}", "initial")
     cloned = read_method(f"Skill BC={first}", "posterior")
     text = compare([*methods, before, cloned], tmp_path / "figure.svg")
     assert text.splitlines()[0].startswith("Sub-tasks solved over 100 episodes of evaluation seed 1000")
     assert "| SkiLD | 3.50 [3.00, 4.00] | 1.75 [1.50, 2.00] | 2,000 | 0, 7 |" in text
-    assert "| SAC | 0.40 [0.40] | 0.20 [0.20] | 2,000 | 0 |" in text
+    assert "| RLPD | 0.40 [0.40] | 0.20 [0.20] | 2,000 | 0 |" in text
     assert "| Before | 1.50 [1.00, 2.00] | 0.75 [0.50, 1.00]" in text, "where training started"
     assert "| Skill BC | 2.00 [2.00] | 1.00 [1.00]" in text, "the posterior, not the policy with another sigma"
     root = ElementTree.parse(tmp_path / "figure.svg").getroot()
     assert root.tag == f"{SVG}svg"
     labels = {"".join(node.itertext()) for node in root.iter(f"{SVG}text")}
     lines = {f"{name}, {how}" for name in ("Before", "Skill BC") for how in ("deterministic", "sampled")}
-    assert {"SkiLD", "SAC", "sub-tasks solved"} | lines <= labels
+    assert {"SkiLD", "RLPD", "sub-tasks solved"} | lines <= labels
 
 
 def test_three_seeds_have_an_interval(make: Make, tmp_path: Path) -> None:

@@ -1,0 +1,119 @@
+"""The networks of RLPD and their forward passes."""
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from torch import Tensor, nn
+
+from skild_ray.algorithms.rlpd.settings import RLPDSettings
+from skild_ray.models.gaussian import Gaussian
+from skild_ray.models.networks import BatchedEnsemble, Predictor, Standardizer
+
+
+class RLPDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
+    """Policy pi(a|s), E critics with targets, and the temperature alpha.
+
+    a = b tanh(u / b) with u ~ N(mu(s), sigma(s)^2): actions are in (-b, b), and b = 1. Observations enter standardised,
+    by the statistics of the prior data, see `RLPD`.
+
+    `model_config`: `algorithm`, the fields of `RLPDSettings`.
+    """
+
+    settings: RLPDSettings
+    bound = 1.0
+    """b above."""
+
+    def setup(self) -> None:
+        self.settings = settings = RLPDSettings.model_validate(self.model_config["algorithm"])
+        observation_dim, action_dim = self.observation_space.shape[0], self.action_space.shape[0]
+        self.standardize = Standardizer(observation_dim)
+        self.policy = Predictor(observation_dim, 2 * action_dim, settings.hidden, settings.layers - 1, norm="none")
+        self.build_critics()
+
+    def build_critics(self) -> None:
+        """What the policy is trained with: nothing where it only acts."""
+        if self.inference_only:
+            return
+        settings, inputs = self.settings, self.observation_space.shape[0] + self.action_space.shape[0]
+        self.critics = BatchedEnsemble(settings.critics, inputs, settings.hidden, settings.layers)
+        self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(settings.initial_temperature)))
+        self.register_buffer("num_updates", torch.zeros((), dtype=torch.long))
+
+    def get_non_inference_attributes(self) -> list[str]:
+        return ["critics", "target_critics", "log_alpha", "num_updates"]
+
+    @property
+    def updates_policy(self) -> bool:
+        """Whether the next update is one of policy and temperature, too."""
+        return (int(self.num_updates) + 1) % self.settings.critic_updates_per_policy_update == 0
+
+    @torch.no_grad()
+    def _forward_inference(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        """The deterministic action b tanh(mu(s) / b)."""
+        mean = self._gaussian(self.standardize(batch[Columns.OBS])).mean
+        return {Columns.ACTIONS: self.bound * torch.tanh(mean / self.bound)}
+
+    @torch.no_grad()
+    def _forward_exploration(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        """A sampled action."""
+        return {Columns.ACTIONS: squashed_sample(self._gaussian(self.standardize(batch[Columns.OBS])), self.bound)[0]}
+
+    def _forward_train(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        """Everything that `rlpd_losses` is made of.
+
+        Returns:
+            q [E, B]: critics at (s, a) of the batch.
+            q_next [B]: smallest of a random subset of the target critics at (s_n, a_n ~ pi(s_n)), no gradient.
+            later_log_pi [B, n]: log pi at (s_i, a_i ~ pi(s_i)) for the states s_1 .. s_n of the walk, no gradient; only
+                with `backup_entropy`.
+            alpha: scalar, gradient only where the policy is updated.
+            q_policy [B], log_pi [B]: mean of the critics, and log pi, at (s, a ~ pi(s)), gradient to the policy only;
+                log_sigma [B]: mean log sigma of the policy at s. Only where the policy is updated.
+        """
+        settings, states = self.settings, self.standardize(batch[Columns.OBS])
+        alpha = self.log_alpha.exp()
+        out = {"q": self.critics(torch.cat([states, batch[Columns.ACTIONS]], -1)), "alpha": alpha.detach()}
+        with torch.no_grad():
+            later = self.standardize(batch["later_states" if settings.backup_entropy else "next_obs"])
+            actions, log_pi = squashed_sample(self._gaussian(later), self.bound)
+            ends = torch.cat([later, actions], -1)
+            if settings.backup_entropy:
+                ends, out["later_log_pi"] = ends[:, -1], log_pi
+            out["q_next"] = self.target_critics(ends, self._subset()).amin(0)
+        if self.updates_policy:
+            out["alpha"] = alpha
+            policy = self._gaussian(states)
+            actions, out["log_pi"] = squashed_sample(policy, self.bound)
+            self.critics.requires_grad_(False)
+            out["q_policy"] = self.critics(torch.cat([states, actions], -1)).mean(0)
+            self.critics.requires_grad_(True)
+            out["log_sigma"] = policy.log_std.detach().mean(-1)
+        return out
+
+    def _gaussian(self, states: Tensor) -> Gaussian:
+        """N(mu(s), sigma(s)^2) of standardised states."""
+        return Gaussian.from_output(self.policy(states))
+
+    def _subset(self) -> Tensor | None:
+        """Indices of the target critics that bootstrap in this update; None for all."""
+        settings = self.settings
+        return torch.randperm(settings.critics)[: settings.critic_subset] if settings.draws_subset else None
+
+
+def squashed_sample(gaussian: Gaussian, bound: float = 1.0) -> tuple[Tensor, Tensor]:
+    """a = b tanh(u / b), u ~ N reparameterised, [..., D], and the log-density of a / b in (-1, 1)^D, [...]:
+
+    log N(u) - sum log(1 - tanh^2(u / b)) + D log b.
+    """
+    u = gaussian.sample()
+    unit = u / bound
+    # log(1 - tanh^2 x) without the cancellation at large |x|
+    log_slope = 2 * (math.log(2) - unit - nn.functional.softplus(-2 * unit)) - math.log(bound)
+    return bound * torch.tanh(unit), gaussian.log_prob(u) - log_slope.sum(-1)

@@ -1,1 +1,0 @@
-"""Plain SAC over the environment's own actions, with demonstrations in its replay."""
