@@ -1,5 +1,6 @@
 """Q-chunking: its losses by hand, what it learns from, offline updates and checkpoints, and the run as a whole."""
 
+import copy
 import csv
 import math
 from collections.abc import Callable, Iterator
@@ -324,6 +325,21 @@ def test_evaluation_and_report(finished: tuple[Experiment, Callable[..., list[st
     (checkpoint,) = (run_folder(experiment) / ".work").glob("qc-*/checkpoint_*")
     policies = [load_agent(path).policy(deterministic=True, seed=0) for path in (run_folder(experiment), checkpoint)]
     np.testing.assert_array_equal(policies[0](states), policies[1](states))
+
+
+def test_observations_are_standardised_by_the_offline_data(
+    finished: tuple[Experiment, Callable[..., list[str]]],
+) -> None:
+    """Its agent's module has the statistics; the line's positions begin at 0 and end at the goal, 0.5 to 1."""
+    experiment, _ = finished
+    module = load_agent(run_folder(experiment)).module
+    assert 0.2 < module.standardize.mean[0] < 0.6 and 0.5 < module.standardize.mean[1] < 1
+    changed = copy.deepcopy(module)
+    changed.standardize.mean += 0.7
+    states = {Columns.OBS: torch.rand(6, 2)}
+    shifted = {Columns.OBS: states[Columns.OBS] + 0.7}
+    found = [one.forward_inference(x)[Columns.ACTIONS] for one, x in ((module, states), (changed, shifted))]
+    torch.testing.assert_close(*found)
 
 
 def test_an_interrupted_run_is_the_same_run(

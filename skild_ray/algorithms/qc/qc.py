@@ -11,6 +11,7 @@ from skild_ray.algorithms.qc.qc_experience import ChunkExperience
 from skild_ray.algorithms.qc.qc_learner import QCTorchLearner
 from skild_ray.algorithms.qc.qc_rl_module import QCTorchRLModule
 from skild_ray.algorithms.qc.settings import QCSettings
+from skild_ray.algorithms.standardised import standardise_by
 from skild_ray.algorithms.typing import takes
 from skild_ray.envs.chunk_env import ChunkVectorEnv
 
@@ -81,9 +82,15 @@ class QC(OffPolicy):
     """Learning over chunks of actions: a decision is the actions of the next h environment steps.
 
     What is stored are the environment steps within it, so that chunks to learn from begin at every one of them.
+    Observations are standardised by the statistics of the offline data's states.
     """
 
     config: QCConfig
+    experience: ChunkExperience
+
+    def setup(self, config: QCConfig) -> None:
+        super().setup(config)
+        standardise_by(self.learner_group, self.experience.offline_observations())
 
     @classmethod
     def get_default_config(cls) -> QCConfig:

@@ -71,6 +71,10 @@ class ChunkExperience:
             "weight": (inside[:, -1] | (drawn["bootstrap"] == 0)).astype(np.float32),
         }
 
+    def offline_observations(self) -> NDArray:
+        """All states of the offline data, [N, observation_dim]."""
+        return self._offline.recent()["obs"]
+
     def forget_open_episodes(self) -> None:
         self.replay.forget_open_episodes()
 

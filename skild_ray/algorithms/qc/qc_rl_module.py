@@ -11,14 +11,14 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
 from skild_ray.algorithms.qc.settings import QCSettings
-from skild_ray.models.networks import Ensemble, Predictor
+from skild_ray.models.networks import Ensemble, Predictor, Standardizer
 
 
 class QCTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     """Flow v(s, x, u), twin critics Q(s, A) with targets and, unless `best_of_n`, the distilled actor mu(s, e).
 
     The policy maps noise to a chunk: by mu, or by the flow to N chunks, of which the critics choose. Observations enter
-    as they are.
+    standardised, by the statistics of the offline data, see `QC`.
 
     `model_config`: `algorithm`, the fields of `QCSettings`.
     """
@@ -27,6 +27,7 @@ class QCTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         self.settings = settings = QCSettings.model_validate(self.model_config["algorithm"])
         self.distilled = settings.actor == "distilled"
         states, self.chunk_dim = self.observation_space.shape[0], self.action_space.shape[0]
+        self.standardize = Standardizer(states)
         shape = settings.hidden, settings.layers - 1
         self.actor = Predictor(states + self.chunk_dim, self.chunk_dim, *shape, "none") if self.distilled else None
         fixed = torch.randn(settings.samples, self.chunk_dim, generator=torch.Generator().manual_seed(0))
@@ -44,14 +45,15 @@ class QCTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     @torch.no_grad()
     def _forward_inference(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         """The chunk that the same noise leads to in all states: 0, or N draws that are fixed for good."""
-        states = batch[Columns.OBS]
+        states = self.standardize(batch[Columns.OBS])
         noise = self.fixed_noise.expand(len(states), *self.fixed_noise.shape)
         return {Columns.ACTIONS: self.chunks(states, noise)}
 
     @torch.no_grad()
     def _forward_exploration(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         """A sampled chunk."""
-        return {Columns.ACTIONS: self.chunks(batch[Columns.OBS], self.noise(batch[Columns.OBS]))}
+        states = self.standardize(batch[Columns.OBS])
+        return {Columns.ACTIONS: self.chunks(states, self.noise(states))}
 
     def _forward_train(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         """Everything that `qc_losses` is made of.
@@ -63,7 +65,8 @@ class QCTorchRLModule(TorchRLModule, InferenceOnlyAPI):
             proposal, flow_chunk [B, h * action_dim]: mu(s, e) and, without gradient, F(s, e); with a distilled actor.
             q_policy [B]: mean critic at (s, clip(mu(s, e))), gradient to the actor only; with a distilled actor.
         """
-        states, chunks, next_states = batch[Columns.OBS], batch[Columns.ACTIONS], batch["next_obs"]
+        states, next_states = self.standardize(batch[Columns.OBS]), self.standardize(batch["next_obs"])
+        chunks = batch[Columns.ACTIONS]
         start, time = torch.randn_like(chunks), torch.rand_like(chunks[:, :1])
         between = (1 - time) * start + time * chunks
         out = {
@@ -85,11 +88,11 @@ class QCTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         return out
 
     def noise(self, states: Tensor) -> Tensor:
-        """What `chunks` needs to sample one chunk for each of the states [B, observation_dim]."""
+        """What `chunks` needs to sample one chunk for each of the standardised states [B, observation_dim]."""
         return torch.randn(len(states), *self.fixed_noise.shape, device=states.device)
 
     def chunks(self, states: Tensor, noise: Tensor) -> Tensor:
-        """The policy: a chunk [B, h * action_dim] for each state [B, observation_dim].
+        """The policy: a chunk [B, h * action_dim] for each standardised state [B, observation_dim].
 
         `noise` is e of the actor [B, h * action_dim]; for `best_of_n` where each of the N chunks to choose from starts,
         [B, N, h * action_dim].

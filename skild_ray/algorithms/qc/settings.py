@@ -16,8 +16,8 @@ class QCSettings(AlgorithmSettings):
     those and the experience that is collected, drawn uniformly from both. Every field is also an argument of
     `QCConfig.training()`.
 
-    The paper's networks have 4 hidden layers of 512 units with GELU, and it makes 1M offline updates; the defaults are
-    what two cores can do.
+    The paper's networks have 4 hidden layers of 512 units with GELU, observations as they are, and 1M offline updates;
+    the defaults are what two cores can do.
     """
 
     type: Literal["qc"] = "qc"
