@@ -23,11 +23,11 @@ from benchmarks.measure import check_folder, cores, rate, run_command, write_jso
 from skild_ray.cluster import connect
 from skild_ray.config import Experiment, Training, load_experiment
 from skild_ray.data.trajectories import Trajectories
-from skild_ray.generation.sources import Kind, load_sources
+from skild_ray.generation.sources import load_sources
 from skild_ray.offline.loop import problem_of, train_stage
 from skild_ray.offline.problem import Inputs, Problem
 from skild_ray.runs.artifacts import Artifact
-from skild_ray.stages import OFFLINE, SKILD_INPUTS
+from skild_ray.stages import OFFLINE, SKILD_INPUTS, DataKind
 
 UNITS = {
     "skill_prior": "windows",
@@ -86,7 +86,7 @@ class OfflineBenchmark:
         finally:
             torch.set_num_threads(threads)
 
-    def _load(self, kind: Kind) -> list[Trajectories]:
+    def _load(self, kind: DataKind) -> list[Trajectories]:
         sources = getattr(self.experiment.data, kind)
         return load_sources(sources, self.experiment, kind, self.experiment.resources.data_workers)
 

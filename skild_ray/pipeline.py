@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from skild_ray.algorithms.demonstrations import demonstrations_fingerprint, load_demonstrations
 from skild_ray.algorithms.registry import last_stage, spec_of
+from skild_ray.algorithms.stored_transitions import load_transitions, transitions_fingerprint
 from skild_ray.algorithms.train import train_downstream
 from skild_ray.cluster import connect
-from skild_ray.config import Experiment, load_experiment, to_yaml
+from skild_ray.config import Experiment, Rewards, load_experiment, to_yaml
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.envs import make_env
 from skild_ray.envs.try_out import try_out
 from skild_ray.errors import ArtifactError, ConfigError
 from skild_ray.evaluation.evaluate import evaluate_run
 from skild_ray.evaluation.results import Evaluation
-from skild_ray.generation.sources import load_sources, stored_demonstrations
+from skild_ray.generation.sources import load_sources, stored_sources
 from skild_ray.offline.loop import problem_of, train_stage
 from skild_ray.report.run_page import write_report
 from skild_ray.resources import check, downstream_requests, offline_requests
@@ -27,7 +27,7 @@ from skild_ray.runs.fingerprint import fingerprint
 from skild_ray.runs.folder import run_folder, work_folder
 from skild_ray.runs.lock import locked
 from skild_ray.runs.reuse import changed_settings, differences, require_replaceable, settings_of
-from skild_ray.stages import OFFLINE, DataKind, Stage, command_name, train_command
+from skild_ray.stages import DEMONSTRATIONS, OFFLINE, DataKind, Stage, command_name, train_command
 from skild_ray.tracking import Tracking
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Run:
         self.experiment, self._report, self._tracking = experiment, report, tracking or Tracking()
         self._force = force
         self._data: dict[str, list[Trajectories]] = {}
-        self._transitions: str | None = None
+        self._transitions: dict[DataKind, str] = {}
         self._unchecked: list[str] = []
         self._tried = False
 
@@ -265,22 +265,25 @@ class Run:
         return fingerprint(stage, problem_of(stage).version, settings, hashes)
 
     def direct_data(self) -> dict[str, str]:
-        """Fingerprint of the demonstrations with their rewards, where stage 4 learns from them directly."""
+        """Fingerprint of the data of each kind, with their rewards, that stage 4 learns from directly."""
+        replayed = self.experiment.algorithm.replayed
+        return {kind: self._transitions_of(kind, rewards) for kind, rewards in replayed.items()}
+
+    def _transitions_of(self, kind: DataKind, rewards: Rewards) -> str:
         experiment = self.experiment
-        wanted = experiment.algorithm.replayed_demonstrations
-        if wanted == "none":
-            return {}
-        if given := self._given.keys() & experiment.data.demonstrations.keys():
+        if given := self._given.keys() & getattr(experiment.data, kind).keys():
             raise ConfigError(
-                f"data.demonstrations.{min(given)}: stage 4 replays the demonstrations, so it has to be a stored data "
-                "set with rewards: skild-ray data import"
+                f"data.{kind}.{min(given)}: stage 4 replays its transitions, so it has to be a stored data set with "
+                "rewards: skild-ray data import"
             )
-        if self._transitions is None:
+        if kind not in self._transitions:
             self._try_environment()
-            sources = stored_demonstrations(experiment)
-            rows = load_demonstrations(sources, experiment.environment, wanted == "with rewards")
-            self._transitions = demonstrations_fingerprint(rows)
-        return {"demonstrations": self._transitions}
+            sources = stored_sources(experiment, kind)
+            rows = load_transitions(
+                sources, experiment.environment, rewards == "with rewards", successful=kind == DEMONSTRATIONS
+            )
+            self._transitions[kind] = transitions_fingerprint(rows)
+        return self._transitions[kind]
 
     def _load(self, kind: DataKind) -> list[Trajectories]:
         if kind not in self._data:

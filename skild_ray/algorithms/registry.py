@@ -22,6 +22,7 @@ ALGORITHMS: Mapping[str, str] = {
     "skill_bc": "skild_ray.algorithms.cloning.settings:OVER_SKILLS",
     "qc": "skild_ray.algorithms.qc.settings:SPEC",
     "rlpd": "skild_ray.algorithms.rlpd.settings:SPEC",
+    "rlpd_skills": "skild_ray.algorithms.rlpd.settings:OVER_SKILLS",
 }
 """Type -> `module:attribute` of its `AlgorithmSpec`."""
 

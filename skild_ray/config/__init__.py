@@ -4,7 +4,7 @@ A section a subject: `data`, `skills` (the offline stages), `algorithm` (stage 4
 folder), `cluster`, `reporting`; `experiment` puts them together, and `loading` reads and merges files.
 """
 
-from skild_ray.config.algorithm import AlgorithmSettings
+from skild_ray.config.algorithm import AlgorithmSettings, Rewards
 from skild_ray.config.cluster import ProgressSettings, ResourceSettings, RolloutSettings
 from skild_ray.config.data import Data, Environment, Generate, Source
 from skild_ray.config.experiment import Experiment
@@ -43,6 +43,7 @@ __all__ = [
     "Norm",
     "ProgressSettings",
     "ResourceSettings",
+    "Rewards",
     "RolloutSettings",
     "Section",
     "SkillModelSettings",

@@ -6,6 +6,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from skild_ray.config.section import Section, SectionClass
+from skild_ray.stages import DataKind
+
+Rewards = Literal["with rewards", "without rewards"]
 
 
 class AlgorithmSettings(Section):
@@ -24,9 +27,9 @@ class AlgorithmSettings(Section):
     synchronous: bool = Field(False, description="sample, then learn: slower, reproducible bit for bit with one runner")
 
     @property
-    def replayed_demonstrations(self) -> Literal["none", "with rewards", "without rewards"]:
-        """Whether stage 4 learns from the demonstrations' transitions, and whether it needs their rewards."""
-        return "none"
+    def replayed(self) -> Mapping[DataKind, Rewards]:
+        """The kinds of data whose transitions stage 4 learns from, and whether it needs their rewards."""
+        return {}
 
     def fixed(self, name: str) -> str | None:
         """Why the setting of this name cannot change in the course of a run; None if it can.

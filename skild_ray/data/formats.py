@@ -17,7 +17,7 @@ from skild_ray.data.episode import Episode
 from skild_ray.data.minari_store import MinariWriter, dataset_exists
 from skild_ray.data.orders import Order, describe_orders, indices_of, order_from_states
 from skild_ray.data.reader import Reader
-from skild_ray.data.rewards import for_task
+from skild_ray.data.rewards import for_task, judges
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.envs.conventions import ACTION_TOLERANCE, offered
 from skild_ray.errors import DataError, SkildError, about, described
@@ -104,11 +104,14 @@ def load_rewarded_episodes(
     max_episodes: int | None = None,
     select: Sequence[str] | None = None,
     needed: bool = True,
+    successful: bool = True,
 ) -> list[Episode]:
     """Load episodes in the environment's layout, with executed actions, and rewards and ends of its task (`for_task`).
 
     Arguments as for `load_dataset`, and:
         needed: whether to insist on rewards; otherwise all are 0, for learning that makes its own.
+        successful: whether to insist on some that are not 0 also where the environment itself judges by the states.
+            Where it does not, rewards of 0 alone mean that there are none.
 
     Raises:
         DataError: as `load_dataset` and `for_task`, or if needed rewards are missing, not finite, or all 0.
@@ -121,7 +124,8 @@ def load_rewarded_episodes(
         if not needed:
             return [replace(episode, rewards=np.zeros(len(episode.actions), np.float32)) for episode in episodes]
         rewards = [episode.rewards for episode in episodes if episode.rewards is not None]
-        if len(rewards) < len(episodes) or not any(part.any() for part in rewards):
+        insist = successful or not judges(environment)
+        if len(rewards) < len(episodes) or (insist and not any(part.any() for part in rewards)):
             raise DataError("it has no rewards for this task, and learning from its transitions needs them")
         if not all(np.isfinite(part).all() for part in rewards):
             raise DataError("a reward is not finite")

@@ -21,7 +21,7 @@ def for_task(episodes: Sequence[Episode], metadata: Mapping[str, Any], environme
 
     An environment that offers `solved` and pays `subtask_reward` for each sub-task judges by the states: rewards are
     those of `credit`, and an episode ends where all sub-tasks are credited. `solved` sees readings, which may be noisy,
-    so an episode that was generated in this environment, for these sub-tasks, keeps what the environment itself gave.
+    so an episode that was generated in this environment, for its task, keeps what the environment itself gave.
     Other environments cannot judge: what is stored stays, unless it is known to be of another task.
 
     Args:
@@ -32,8 +32,8 @@ def for_task(episodes: Sequence[Episode], metadata: Mapping[str, Any], environme
     Raises:
         DataError: the environment cannot judge, and the data set is of another environment or task.
     """
-    pay, subtasks = offered(environment, "subtask_reward"), subtasks_of(environment)
-    if pay is None or not subtasks or offered(environment, "solved") is None:
+    subtasks = subtasks_of(environment)
+    if not judges(environment):
         other = _other_environment(metadata, environment) or _other_task(episodes, metadata, environment)
         if other:
             raise DataError(
@@ -41,8 +41,16 @@ def for_task(episodes: Sequence[Episode], metadata: Mapping[str, Any], environme
                 "environment offer 'solved' and 'subtask_reward', which give rewards to any states"
             )
         return list(episodes)
-    generated = "request" in metadata.get("skild_ray", {}) and _other_environment(metadata, environment) is None
+    pay = float(offered(environment, "subtask_reward"))
+    other = _other_environment(metadata, environment) or _other_argument(metadata, environment)
+    generated = "request" in metadata.get("skild_ray", {}) and other is None
     return [e if generated and e.subtasks == subtasks else _rewarded(e, pay, environment) for e in episodes]
+
+
+def judges(environment: gym.Env) -> bool:
+    """Whether the environment gives rewards to any states, by `solved` and `subtask_reward`."""
+    pays = all(offered(environment, name) is not None for name in ("subtask_reward", "solved"))
+    return pays and bool(subtasks_of(environment))
 
 
 def credit(observations: NDArray, environment: gym.Env) -> NDArray[np.int64]:
@@ -99,23 +107,30 @@ def _other_environment(metadata: Mapping[str, Any], environment: gym.Env) -> str
 
 def _other_task(episodes: Sequence[Episode], metadata: Mapping[str, Any], environment: gym.Env) -> str | None:
     """For which other task of the environment the data were recorded, where that is known."""
+    if other := _other_argument(metadata, environment):
+        return other
     recorded, spec = _recorded(metadata), environment.spec
-    if recorded and spec:
-        # In our worlds the argument `task` chooses it, and its default where it is not given.
-        parameter = inspect.signature(type(environment.unwrapped)).parameters.get("task")
-        default = parameter.default if parameter else None
-        there, here = (
-            json.dumps(kwargs.get("task", default), default=str) for kwargs in (recorded["kwargs"], spec.kwargs)
-        )
-        if there != here:
-            return f"for task {there}, not {here}"
-        if recorded["kwargs"] == spec.kwargs:  # also where the sub-tasks are others in every episode
-            return None
+    if recorded and spec and recorded["kwargs"] == spec.kwargs:  # also where the sub-tasks are others in every episode
+        return None
     subtasks = subtasks_of(environment)
     if not subtasks:
         return None
     others = (episode.subtasks for episode in episodes if episode.subtasks not in ((), subtasks))
     return next((f"for {', '.join(other)}, not for {', '.join(subtasks)}" for other in others), None)
+
+
+def _other_argument(metadata: Mapping[str, Any], environment: gym.Env) -> str | None:
+    """For which other argument `task` of the environment the data were recorded, where that is known.
+
+    In our worlds it chooses the task, by its default where it is not given.
+    """
+    recorded, spec = _recorded(metadata), environment.spec
+    if not (recorded and spec):
+        return None
+    parameter = inspect.signature(type(environment.unwrapped)).parameters.get("task")
+    default = parameter.default if parameter else None
+    there, here = (json.dumps(kwargs.get("task", default), default=str) for kwargs in (recorded["kwargs"], spec.kwargs))
+    return f"for task {there}, not {here}" if there != here else None
 
 
 def _recorded(metadata: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from skild_ray.config import Experiment, Generate, Source
 from skild_ray.data.formats import load_dataset
@@ -12,14 +12,13 @@ from skild_ray.envs import make_env
 from skild_ray.errors import DataError
 from skild_ray.generation.generate import dataset_id, generate
 from skild_ray.progress import TaskProgress
-
-Kind = Literal["task_agnostic", "demonstrations"]
+from skild_ray.stages import DataKind
 
 
 def load_sources(
     sources: Mapping[str, Source],
     experiment: Experiment,
-    kind: Kind,
+    kind: DataKind,
     workers: int | None = None,
     before_generating: Callable[[], None] = lambda: None,
     given: Mapping[str, Trajectories] = {},
@@ -54,8 +53,9 @@ def load_sources(
         env.close()
 
 
-def named_demonstrations(experiment: Experiment) -> list[Source]:
-    """The experiment's demonstrations with the data set of every scripted source by name, made already or not."""
+def named_sources(experiment: Experiment, kind: DataKind) -> list[Source]:
+    """The experiment's data of a kind, with the data set of every scripted source by name, made already or not."""
+    sources: Mapping[str, Source] = getattr(experiment.data, kind)
     return [
         source
         if source.generate is None
@@ -65,20 +65,20 @@ def named_demonstrations(experiment: Experiment) -> list[Source]:
                 "generate": None,
             }
         )
-        for source in experiment.data.demonstrations.values()
+        for source in sources.values()
     ]
 
 
-def stored_demonstrations(experiment: Experiment) -> list[Source]:
-    """`named_demonstrations`, made where they are missing.
+def stored_sources(experiment: Experiment, kind: DataKind) -> list[Source]:
+    """`named_sources`, made where they are missing.
 
     Raises:
         SkildError: see `generate`.
     """
-    for name, source in experiment.data.demonstrations.items():
+    for name, source in getattr(experiment.data, kind).items():
         if source.generate is not None:
-            _generated(source, experiment, f"data.demonstrations.{name}", experiment.resources.data_workers)
-    return named_demonstrations(experiment)
+            _generated(source, experiment, f"data.{kind}.{name}", experiment.resources.data_workers)
+    return named_sources(experiment, kind)
 
 
 def generate_named(

@@ -64,7 +64,7 @@ class OfflineRuns:
             run = Run(experiment)
             for stage in self._stages:
                 run.train(stage)
-            run.direct_data()  # demonstrations that stage 4 learns from, made here where they are missing
+            run.direct_data()  # data that stage 4 learns from directly, made here where they are missing
         except Exception as error:
             done.set_exception(error)
         else:

@@ -133,7 +133,7 @@ def test_env_runners_act_with_what_they_are_given(actor: str) -> None:
 @pytest.mark.parametrize("actor", ["distilled", "best_of_n"])
 def test_an_update_moves_everything_and_targets_slowly(actor: str) -> None:
     torch.manual_seed(0)
-    config = QCConfig().environment("none").demonstrations("none")
+    config = QCConfig().environment("none").demonstrations("none").task_agnostic("none")
     learner = config.training(**SETTINGS, actor=actor, target_update_rate=0.01).build_learner(spaces=SPACES)
     learner.build()
     module = learner.module[DEFAULT_MODULE_ID].unwrapped()

@@ -18,23 +18,25 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from short_runs import equal
 from typer.testing import CliRunner
 
-from skild_ray.algorithms.demonstrations import load_demonstrations
 from skild_ray.algorithms.rlpd.losses import rlpd_losses
 from skild_ray.algorithms.rlpd.rlpd import RLPD, RLPDConfig
 from skild_ray.algorithms.rlpd.rlpd_learner import RLPDTorchLearner
 from skild_ray.algorithms.rlpd.rlpd_rl_module import squashed_sample
+from skild_ray.algorithms.rlpd.settings import RLPDSettings
+from skild_ray.algorithms.stored_transitions import load_transitions
 from skild_ray.algorithms.train import metrics_row, module_weights
 from skild_ray.cli import app
 from skild_ray.config import Experiment, Source
 from skild_ray.errors import DataError
 from skild_ray.evaluation.agent import load_agent
 from skild_ray.evaluation.evaluate import evaluate_run
-from skild_ray.generation.sources import named_demonstrations
+from skild_ray.generation.sources import named_sources
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.pipeline import Run
 from skild_ray.report.run_page import write_report
 from skild_ray.runs.artifacts import open_artifact
 from skild_ray.runs.folder import run_folder
+from skild_ray.stages import DEMONSTRATIONS
 from skild_ray.tracking import MetricsRow
 
 SPACES = {DEFAULT_MODULE_ID: (Box(-np.inf, np.inf, (3,), np.float32), Box(-1, 1, (2,), np.float32))}
@@ -387,9 +389,9 @@ def test_observations_are_standardised_by_the_demonstrations(
 ) -> None:
     experiment, _ = finished
     weights = open_artifact(run_folder(experiment), "rlpd").weights()
-    (source,) = named_demonstrations(experiment)
+    (source,) = named_sources(experiment, DEMONSTRATIONS)
     observations = torch.cat(
-        [torch.from_numpy(rows["obs"]) for rows in load_demonstrations([source], experiment.environment)]
+        [torch.from_numpy(rows["obs"]) for rows in load_transitions([source], experiment.environment)]
     )
     torch.testing.assert_close(weights["standardize.mean"], observations.mean(0))
     torch.testing.assert_close(weights["standardize.std"], observations.std(0))
@@ -416,7 +418,19 @@ def test_temperature_starts_where_it_is_set() -> None:
     assert temperatures == pytest.approx([1.0, 0.05])
 
 
-def test_configuration_needs_demonstrations() -> None:
-    with pytest.raises(ValueError, match="demonstrations"):
-        RLPDConfig().environment("line_world:LineEnv").validate()
-    assert RLPDConfig().demonstrations("a/b-v0").sources == [Source(dataset="a/b-v0")]
+def test_configuration_needs_its_data() -> None:
+    config = RLPDConfig().environment("line_world:LineEnv")
+    with pytest.raises(ValueError, match=r"needs .demonstrations\(DATASET\)"):
+        config.validate()
+    config.demonstrations("a/b-v0").validate()
+    with pytest.raises(ValueError, match=r"needs .task_agnostic\(DATASET\)"):
+        config.training(task_agnostic_share=0.25).validate()
+    config.task_agnostic("a/play-v0").validate()
+    assert config.sources("task_agnostic") == [Source(dataset="a/play-v0")]
+    assert RLPDConfig.from_record(config.record).record == config.record
+
+
+def test_shares_leave_room() -> None:
+    with pytest.raises(ValueError, match="must leave room for the policy's transitions"):
+        RLPDSettings(demonstration_share=0.5, task_agnostic_share=0.5)
+    assert RLPDSettings(demonstration_share=0, task_agnostic_share=0.5).replayed == {"task_agnostic": "with rewards"}

@@ -15,14 +15,15 @@ from skild_ray.algorithms.skild.skild import SkiLDConfig
 from skild_ray.algorithms.train import module_weights
 from skild_ray.config import Experiment
 from skild_ray.data.formats import load_dataset
-from skild_ray.generation.sources import stored_demonstrations
+from skild_ray.generation.sources import stored_sources
 from skild_ray.runs.folder import run_folder
+from skild_ray.stages import DEMONSTRATIONS
 
 
 def test_demonstrations_have_their_share_of_every_batch(build: Build) -> None:
     algo = build(demonstration_share=0.25, n_step=2, posterior_scale=0.5)
     finish(algo, until=600)
-    (source,) = stored_demonstrations(tiny_experiment("unused"))
+    (source,) = stored_sources(tiny_experiment("unused"), DEMONSTRATIONS)
     states = load_dataset(source.dataset or "").observations
     drawn = algo.experience.draw(3, 32)
     is_state = (drawn["obs"][:, None] == states).all(-1).any(-1).reshape(3, 32)

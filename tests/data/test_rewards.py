@@ -13,7 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 from line_world import LineEnv
 from numpy.typing import NDArray
 
-from skild_ray.algorithms.demonstrations import load_demonstrations
+from skild_ray.algorithms.stored_transitions import load_transitions
 from skild_ray.config import Environment, Generate, Source
 from skild_ray.data.episode import Episode
 from skild_ray.data.formats import import_dataset, load_rewarded_episodes
@@ -126,6 +126,7 @@ def test_data_of_another_task_are_refused_where_the_environment_cannot_judge(
     metadata: dict[str, Any], mismatch: str | None
 ) -> None:
     env, episodes = make_env("skild_ray/Maze-v0", {}), [_episode("", "a", subtasks=("goal",))]
+    env.unwrapped.solved = None
     if mismatch is None:
         assert for_task(episodes, metadata, env) == episodes
         return
@@ -154,6 +155,20 @@ def test_human_demonstrations_of_another_task(real_data: Path, tmp_path: Path, m
         assert {(float(e.rewards.sum()), e.terminated) for e in wrong} == {(1.0, False)}
 
 
+def test_the_mazes_play_gets_the_rewards_of_its_target() -> None:
+    """It passes the target in its fourth state; what it was rewarded for elsewhere does not count."""
+    env = make_env("skild_ray/Maze-v0", {})
+    states = np.array([[10, 24, 0, 0], [14, 12, 0, 0], [16, 8.1, 0, 0], [16.1, 8, 0, 0], [2, 2, 0, 0]], np.float32)
+    rewards = np.array([0, 0, 0, 100], np.float32)
+    episode = Episode(states, np.zeros((4, 2), np.float32), rewards, True, 0, ("goal",))
+    generated = {"skild_ray": {"request": {}}} | _spec("skild_ray/Maze-v0", task="random")
+    (judged,) = for_task([episode], generated, env)
+    assert judged.rewards.tolist() == [0, 0, 100] and judged.terminated and len(judged.observations) == 4
+    other = make_env("skild_ray/Maze-v0", {"task": "random"})
+    with pytest.raises(DataError, match='for task "target", not "random"'):
+        for_task([episode], _spec("skild_ray/Maze-v0"), other)
+
+
 def _write(name: str, episodes: list[Episode], env: gym.Env, **metadata: Any) -> None:
     with MinariWriter(name, env.observation_space, env.action_space, metadata, env.spec) as writer:
         writer.append(episodes)
@@ -168,7 +183,7 @@ def test_executed_actions_and_seeds_are_stored_and_imported(minari_root: Path) -
     for name in ("line/noisy-v0", "line/again-v0"):
         (episode,) = read_minari(name, rewards=True)
         assert np.array_equal(episode.executed_actions, executed) and episode.seed == 7
-        (rows,) = load_demonstrations([Source(dataset=name)], Environment(id="test_rewards:JudgingLineEnv"))
+        (rows,) = load_transitions([Source(dataset=name)], Environment(id="test_rewards:JudgingLineEnv"))
         assert np.array_equal(rows["actions"], executed)
 
 
@@ -199,8 +214,8 @@ def test_imitation_asks_for_no_rewards(minari_root: Path) -> None:
     _write("line/mute-v0", [Episode(np.zeros((4, 2), np.float32), np.zeros((3, 1), np.float32), terminated=True)], env)
     sources, environment = [Source(dataset="line/mute-v0")], Environment(id="line_world:LineEnv")
     with pytest.raises(DataError, match="'line/mute-v0': it has no rewards for this task"):
-        load_demonstrations(sources, environment)
-    (rows,) = load_demonstrations(sources, environment, rewarded=False)
+        load_transitions(sources, environment)
+    (rows,) = load_transitions(sources, environment, rewarded=False)
     assert rows["rewards"].tolist() == [0, 0, 0] and rows["terminated"].tolist() == [0, 0, 1]
 
 
@@ -213,5 +228,8 @@ def test_json_metadata_of_generated_data_are_understood(minari_root: Path) -> No
     _write("kitchen/two-v0", [episode], env, skild_ray={"request": {}})
     assert json.loads(minari.load_dataset("kitchen/two-v0").storage.metadata["env_spec"])["id"] == TWO.id
     assert load_rewarded_episodes("kitchen/two-v0", env)[0].rewards.tolist() == [1, 1]
+    kbts = make_env(TWO.id, TWO.kwargs | {"task": "kbts"})
     with pytest.raises(DataError, match="no rewards for this task"):
-        load_rewarded_episodes("kitchen/two-v0", make_env(TWO.id, TWO.kwargs | {"task": "kbts"}))
+        load_rewarded_episodes("kitchen/two-v0", kbts)
+    (unsolved,) = load_rewarded_episodes("kitchen/two-v0", kbts, successful=False)
+    assert unsolved.rewards.tolist() == [0, 0] and not unsolved.terminated, "by its states"

@@ -4,9 +4,9 @@ from typing import Any, Self
 
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from skild_ray.algorithms.demonstrated import DemonstratedConfig
 from skild_ray.algorithms.off_policy import OffPolicy
 from skild_ray.algorithms.off_policy_config import Makers, Pace
+from skild_ray.algorithms.prior_data import PriorDataConfig
 from skild_ray.algorithms.qc.qc_experience import ChunkExperience
 from skild_ray.algorithms.qc.qc_learner import QCTorchLearner
 from skild_ray.algorithms.qc.qc_rl_module import QCTorchRLModule
@@ -16,13 +16,14 @@ from skild_ray.algorithms.typing import takes
 from skild_ray.envs.chunk_env import ChunkVectorEnv
 
 
-class QCConfig(DemonstratedConfig):
+class QCConfig(PriorDataConfig):
     """Configuration of `QC`.
 
         config = (
             QCConfig()
             .environment("skild_ray/Kitchen-v0", env_config={"task": "mkls"})
             .demonstrations("kitchen/teleop-complete15-v2")
+            .task_agnostic("D4RL/kitchen/mixed-v2")
             .training(offline_updates=100_000, chunk_length=5)
         )
         algo = config.build_algo()
@@ -64,7 +65,7 @@ class QCConfig(DemonstratedConfig):
     def build_experience(self) -> ChunkExperience:
         settings = self.settings
         return ChunkExperience(
-            self.demonstrated(),
+            [rows for kind in settings.replayed for rows in self.transitions(kind)],
             length=settings.chunk_length,
             discount=settings.discount,
             capacity=settings.replay_capacity,

@@ -1,12 +1,13 @@
 """Q-chunking's settings, and what the program knows of it."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
 
 from skild_ray.algorithms.registry import AlgorithmSpec
-from skild_ray.config.algorithm import AlgorithmSettings
-from skild_ray.stages import Stage
+from skild_ray.config.algorithm import AlgorithmSettings, Rewards
+from skild_ray.stages import DEMONSTRATIONS, TASK_AGNOSTIC, DataKind, Stage
 
 
 class QCSettings(AlgorithmSettings):
@@ -23,6 +24,9 @@ class QCSettings(AlgorithmSettings):
     type: Literal["qc"] = "qc"
     total_env_steps: int = Field(100_000, gt=0, description="environment steps to train for, after the offline updates")
     offline_updates: int = Field(50_000, ge=0, description="updates from the offline data before the first env step")
+    task_agnostic: bool = Field(
+        True, description="whether the offline data are demonstrations and task-agnostic data, or the former alone"
+    )
     chunk_length: int = Field(5, gt=0, description="h: actions of a chunk, executed without looking")
     actor: Literal["distilled", "best_of_n"] = Field(
         "distilled",
@@ -44,8 +48,9 @@ class QCSettings(AlgorithmSettings):
     replay_capacity: int = Field(1_000_000, gt=0, description="own env steps kept, offline data aside")
 
     @property
-    def replayed_demonstrations(self) -> Literal["none", "with rewards", "without rewards"]:
-        return "with rewards"
+    def replayed(self) -> Mapping[DataKind, Rewards]:
+        kinds: tuple[DataKind, ...] = (DEMONSTRATIONS, TASK_AGNOSTIC) if self.task_agnostic else (DEMONSTRATIONS,)
+        return dict.fromkeys(kinds, "with rewards")
 
 
 SPEC = AlgorithmSpec(

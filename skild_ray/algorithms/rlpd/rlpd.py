@@ -1,25 +1,20 @@
 """RLPD as an RLlib algorithm: its configuration."""
 
-import functools
-from collections.abc import Mapping
 from typing import Any, Self
 
-import torch
-from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from torch import Tensor
 
-from skild_ray.algorithms.demonstrated import DemonstratedConfig, DemonstratedExperience
 from skild_ray.algorithms.off_policy import OffPolicy
 from skild_ray.algorithms.off_policy_config import Pace
+from skild_ray.algorithms.prior_data import PriorDataConfig, PriorDataExperience
 from skild_ray.algorithms.rlpd.rlpd_learner import RLPDTorchLearner
 from skild_ray.algorithms.rlpd.rlpd_rl_module import RLPDTorchRLModule
 from skild_ray.algorithms.rlpd.settings import RLPDSettings
+from skild_ray.algorithms.standardised import standardise_by
 from skild_ray.algorithms.typing import takes
-from skild_ray.models.networks import Standardizer
 
 
-class RLPDConfig(DemonstratedConfig):
+class RLPDConfig(PriorDataConfig):
     """Configuration of `RLPD`.
 
         config = (
@@ -58,19 +53,17 @@ class RLPDConfig(DemonstratedConfig):
             synchronous=settings.synchronous,
         )
 
-    def build_experience(self) -> DemonstratedExperience:
+    def build_experience(self) -> PriorDataExperience:
         settings = self.settings
         last = ("later_states", "later_weights") if settings.backup_entropy else ("next_obs",)
-        return DemonstratedExperience(
-            self.demonstrated(),
-            share=settings.demonstration_share,
+        return self.prior_data_experience(
+            settings.shares,
+            annealed_over=settings.shares_annealed_over,
             reward_bias=settings.reward_bias,
             capacity=settings.replay_capacity,
-            seed=self.seed or 0,
             columns=("obs", "actions", "returns", "bootstrap", *last),
             n_step=settings.n_step,
             discount=settings.discount,
-            horizon=self.horizon,
             later=settings.backup_entropy,
         )
 
@@ -84,27 +77,20 @@ class RLPDConfig(DemonstratedConfig):
 class RLPD(OffPolicy):
     """Learning over the environment's own actions: a decision is one environment step.
 
-    Demonstrations are in a replay of their own, from which a fixed share of every batch comes, half by default
-    (symmetric sampling): they are never overwritten, and do not get rarer as experience grows.
+    Prior data are in replays of their own, from which a fixed share of every batch comes, by default half of it from
+    the demonstrations (symmetric sampling): they are never overwritten, and get rarer only with `shares_annealed_over`.
 
-    Observations are standardised by the statistics of the demonstrations' states, which are part of the weights: a
-    checkpoint brings its own.
+    Observations are standardised by the statistics of the prior data's states, which are part of the weights: a
+    checkpoint brings its own. Without prior data they enter as they are.
     """
 
     config: RLPDConfig
-    experience: DemonstratedExperience
+    experience: PriorDataExperience
 
     def setup(self, config: RLPDConfig) -> None:
         super().setup(config)
-        observations = torch.from_numpy(self.experience.prior_observations())
-        standardize = Standardizer(observations.shape[1])
-        standardize.fit(observations)
-        self.learner_group.foreach_learner(func=functools.partial(_standardize, statistics=standardize.state_dict()))
+        standardise_by(self.learner_group, self.experience.prior_observations())
 
     @classmethod
     def get_default_config(cls) -> RLPDConfig:
         return RLPDConfig()
-
-
-def _standardize(learner: RLPDTorchLearner, statistics: Mapping[str, Tensor]) -> None:
-    learner.module[DEFAULT_MODULE_ID].unwrapped().standardize.load_state_dict(statistics)

@@ -3,7 +3,8 @@
 import copy
 import math
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Self, cast
 
 import torch
 from ray.rllib.core.columns import Columns
@@ -11,9 +12,12 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor, nn
 
-from skild_ray.algorithms.rlpd.settings import RLPDSettings
+from skild_ray.algorithms.pretrained import load_head
+from skild_ray.algorithms.rlpd.settings import RLPDSettings, SkillRLPDSettings
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.models.networks import BatchedEnsemble, Predictor, Standardizer
+from skild_ray.runs.artifacts import open_artifact
+from skild_ray.stages import SKILL_PRIOR
 
 
 class RLPDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
@@ -30,11 +34,16 @@ class RLPDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     """b above."""
 
     def setup(self) -> None:
-        self.settings = settings = RLPDSettings.model_validate(self.model_config["algorithm"])
+        self.settings = settings = self.read_settings()
         observation_dim, action_dim = self.observation_space.shape[0], self.action_space.shape[0]
         self.standardize = Standardizer(observation_dim)
         self.policy = Predictor(observation_dim, 2 * action_dim, settings.hidden, settings.layers - 1, norm="none")
         self.build_critics()
+
+    def read_settings(self) -> RLPDSettings:
+        """The settings in `model_config`."""
+        content = self.model_config["algorithm"]
+        return cast(RLPDSettings, RLPDSettings.for_content(content).model_validate(content))
 
     def build_critics(self) -> None:
         """What the policy is trained with: nothing where it only acts."""
@@ -105,6 +114,27 @@ class RLPDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         """Indices of the target critics that bootstrap in this update; None for all."""
         settings = self.settings
         return torch.randperm(settings.critics)[: settings.critic_subset] if settings.draws_subset else None
+
+
+class SkillRLPDTorchRLModule(RLPDTorchRLModule):
+    """The same over skills z in (-b, b), b = `latent_bound`. The policy starts as the skill prior p(z|s), with which it
+    shares the form and the statistics of observations.
+
+    `model_config`: `run_dir`, the folder with the skill prior, and `algorithm`, the fields of `SkillRLPDSettings`.
+    """
+
+    def setup(self) -> None:
+        self.settings = settings = cast(SkillRLPDSettings, self.read_settings())
+        self.bound = settings.latent_bound
+        head = load_head(open_artifact(Path(self.model_config["run_dir"]), SKILL_PRIOR.name))
+        self.standardize, self.policy = head.standardize, head.net.requires_grad_(True)
+        self.build_critics()
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Always evaluation mode: stored statistics of batch-norms, where the prior has them, must not move."""
+        super().train(False)
+        return self
 
 
 def squashed_sample(gaussian: Gaussian, bound: float = 1.0) -> tuple[Tensor, Tensor]:

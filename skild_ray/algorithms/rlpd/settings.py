@@ -1,19 +1,20 @@
 """RLPD's settings, and what the program knows of it."""
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from skild_ray.algorithms.registry import AlgorithmSpec
-from skild_ray.config.algorithm import AlgorithmSettings
-from skild_ray.stages import Stage
+from skild_ray.config.algorithm import AlgorithmSettings, Rewards
+from skild_ray.stages import DEMONSTRATIONS, SKILL_PRIOR, TASK_AGNOSTIC, DataKind, Stage
 
 
 class RLPDSettings(AlgorithmSettings):
     """RLPD on the environment's own actions: a baseline without skills, which needs no other stage.
 
-    The demonstrations, as they were executed and with the task's rewards, are in a replay of their own. Every field is
-    also an argument of `RLPDConfig.training()`.
+    Prior data, as they were executed and with the task's rewards, are in replays of their own. Every field is also an
+    argument of `RLPDConfig.training()`.
     """
 
     type: Literal["rlpd"] = "rlpd"
@@ -38,17 +39,28 @@ class RLPDSettings(AlgorithmSettings):
         None, description="of the policy, in nats; default: -1/2 for each dimension of an action"
     )
     target_update_rate: float = Field(5e-3, gt=0, le=1, description="tau of the target critics, each update")
-    demonstration_share: float = Field(0.5, gt=0, lt=1, description="share of every batch drawn from demonstrations")
+    demonstration_share: float = Field(0.5, ge=0, lt=1, description="share of every batch drawn from demonstrations")
+    task_agnostic_share: float = Field(
+        0.0, ge=0, lt=1, description="share of every batch drawn from the task-agnostic data, with the task's rewards"
+    )
+    shares_annealed_over: int | None = Field(
+        None, gt=0, description="environment steps in which both shares fall to 0, linearly; default: they are constant"
+    )
     updates_per_env_step: float = Field(1.0, gt=0, description="of the critics; 20 as published, on a GPU")
     critic_updates_per_policy_update: int = Field(
         1, gt=0, description="updates of the critics for one of policy and temperature; 20 as published"
     )
     warmup_env_steps: int = Field(5_000, gt=0, description="environment steps collected before the first update")
-    replay_capacity: int = Field(1_000_000, gt=0, description="transitions kept, demonstrations aside")
+    replay_capacity: int = Field(1_000_000, gt=0, description="transitions kept, prior data aside")
 
     @property
-    def replayed_demonstrations(self) -> Literal["none", "with rewards", "without rewards"]:
-        return "with rewards"
+    def shares(self) -> Mapping[DataKind, float]:
+        """Of every batch, of each kind of prior data."""
+        return {DEMONSTRATIONS: self.demonstration_share, TASK_AGNOSTIC: self.task_agnostic_share}
+
+    @property
+    def replayed(self) -> Mapping[DataKind, Rewards]:
+        return {kind: "with rewards" for kind, share in self.shares.items() if share}
 
     @property
     def draws_subset(self) -> bool:
@@ -60,10 +72,43 @@ class RLPDSettings(AlgorithmSettings):
         return -action_dim / 2 if self.target_entropy is None else self.target_entropy
 
     @model_validator(mode="after")
+    def _some_experience_of_its_own(self) -> Self:
+        if sum(self.shares.values()) >= 1:
+            raise ValueError("demonstration_share and task_agnostic_share must leave room for the policy's transitions")
+        return self
+
+    @model_validator(mode="after")
     def _subset_of_ensemble(self) -> Self:
         if self.critic_subset > self.critics:
             raise ValueError(f"critic_subset {self.critic_subset} is more than the {self.critics} critics there are")
         return self
+
+
+class SkillRLPDSettings(RLPDSettings):
+    """RLPD over skills: what SUPE is with the true rewards (Wilcoxson et al., "Leveraging Skills from Unlabeled Prior
+    Data for Efficient Online Exploration", ICML 2025). It needs the skill prior, and no demonstrations.
+
+    A decision is a skill z of up to H environment steps. Prior data become transitions of skills by the encoder's mean.
+    The policy starts as the skill prior, which therefore collects the warm-up; SUPE's is random after such a warm-up.
+    Every field is also an argument of `SkillRLPDConfig.training()`.
+    """
+
+    type: Literal["rlpd_skills"] = "rlpd_skills"  # type: ignore[assignment]
+    discount: float = Field(
+        0.99, gt=0, le=1, description="gamma of a full skill; one cut after k steps has gamma^(k/H)"
+    )
+    latent_bound: float = Field(3.5, gt=0, description="b of the executed skill z = b tanh(u/b), u ~ pi")
+    initial_temperature: float = Field(0.05, gt=0, description="alpha at the start; 1 in SUPE's kitchen")
+    target_entropy: float | None = Field(
+        None, description="of z / b, in nats; default: -1/2 for each dimension of a skill"
+    )
+    demonstration_share: float = Field(0.0, ge=0, lt=1, description="share of every batch drawn from demonstrations")
+    task_agnostic_share: float = Field(
+        0.5, ge=0, lt=1, description="share of every batch drawn from the task-agnostic data, with the task's rewards"
+    )
+    updates_per_env_step: float = Field(
+        0.2, gt=0, description="of the critics, for each environment step of a full skill; 20 as published, on a GPU"
+    )
 
 
 SPEC = AlgorithmSpec(
@@ -74,6 +119,18 @@ SPEC = AlgorithmSpec(
         "RLPD",
         summary="Reinforcement learning with prior data, without skills",
         because="algorithm.type is rlpd",
+    ),
+    remedy="lower algorithm.learning_rate",
+)
+OVER_SKILLS = AlgorithmSpec(
+    settings=SkillRLPDSettings,
+    config="skild_ray.algorithms.rlpd.skill_rlpd:SkillRLPDConfig",
+    stage=lambda settings: Stage(
+        "rlpd_skills",
+        "RLPD over skills",
+        inputs=(SKILL_PRIOR.name,),
+        summary="Reinforcement learning over skills with prior data",
+        because="algorithm.type is rlpd_skills",
     ),
     remedy="lower algorithm.learning_rate",
 )

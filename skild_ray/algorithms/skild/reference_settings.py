@@ -1,5 +1,6 @@
 """Settings of the code released with the paper, and what the program knows of it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -7,6 +8,8 @@ from pydantic import Field, field_validator
 
 from skild_ray.algorithms.skild import settings as skild
 from skild_ray.algorithms.skild.settings import SkiLDSettings
+from skild_ray.config import Rewards
+from skild_ray.stages import DataKind
 
 Quirk = Literal[
     "ignored_fixed_alpha",
@@ -53,10 +56,8 @@ class ReferenceSettings(SkiLDSettings):
         return self.model_copy(update=changes)
 
     @property
-    def replayed_demonstrations(self) -> Literal["none", "with rewards", "without rewards"]:
-        if self.demonstration_share == 0:
-            return "none"
-        return "with rewards" if self.followed().env_reward_weight > 0 else "without rewards"
+    def replayed(self) -> Mapping[DataKind, Rewards]:
+        return self.replayed_with(self.followed().env_reward_weight)
 
 
 SPEC = replace(

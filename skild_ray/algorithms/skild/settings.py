@@ -1,12 +1,13 @@
 """SkiLD's settings, and what the program knows of it."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from skild_ray.algorithms.registry import AlgorithmSpec
-from skild_ray.config.algorithm import AlgorithmSettings
-from skild_ray.stages import DEMO_RL, IMITATION
+from skild_ray.config.algorithm import AlgorithmSettings, Rewards
+from skild_ray.stages import DEMO_RL, DEMONSTRATIONS, IMITATION, DataKind
 
 # What an agent that resumes from another's checkpoint can change. The rest fixes its networks, what its replay holds,
 # or how it began.
@@ -102,10 +103,13 @@ class SkiLDSettings(AlgorithmSettings):
         return default if self.discriminator_updates is None else self.discriminator_updates
 
     @property
-    def replayed_demonstrations(self) -> Literal["none", "with rewards", "without rewards"]:
-        if self.demonstration_share == 0:
-            return "none"
-        return "with rewards" if self.env_reward_weight > 0 else "without rewards"
+    def replayed(self) -> Mapping[DataKind, Rewards]:
+        return self.replayed_with(self.env_reward_weight)
+
+    def replayed_with(self, env_reward_weight: float) -> Mapping[DataKind, Rewards]:
+        """`replayed` with this `env_reward_weight`."""
+        rewards: Rewards = "with rewards" if env_reward_weight > 0 else "without rewards"
+        return {DEMONSTRATIONS: rewards} if self.demonstration_share else {}
 
     def fixed(self, name: str) -> str | None:
         if self.learn_alphas and name in ("alpha", "alpha_q"):

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
-from skild_ray.algorithms.demonstrations import load_demonstrations, skill_rows
 from skild_ray.algorithms.pretrained import Pretrained, References, load_demonstration_states, load_skill_model
 from skild_ray.algorithms.replay import Replay, draw_batches
 from skild_ray.algorithms.skild.settings import SkiLDSettings
+from skild_ray.algorithms.stored_transitions import load_transitions, skill_rows
 from skild_ray.algorithms.transitions import Rows, episode_rows
 from skild_ray.config import Environment, load_experiment
-from skild_ray.generation.sources import stored_demonstrations
+from skild_ray.generation.sources import stored_sources
+from skild_ray.stages import DEMONSTRATIONS
 
 
 class SkillExperience:
@@ -112,7 +113,7 @@ class SkillExperience:
         pretrained = self._pretrained
         experiment = load_experiment(pretrained.demo_discriminator.path / "config.yaml")
         model = load_skill_model(pretrained.skill_prior)
-        sources = stored_demonstrations(experiment)
-        episodes = load_demonstrations(sources, low_level, self._settings.env_reward_weight > 0)
+        sources = stored_sources(experiment, DEMONSTRATIONS)
+        episodes = load_transitions(sources, low_level, self._settings.env_reward_weight > 0)
         horizon = pretrained.experiment.skill.horizon
         return [part for rows in episodes for part in skill_rows(rows, model, horizon)]

@@ -38,8 +38,8 @@ class MazeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
     episode; 0 otherwise.
 
     Public attributes: `walls` (bool [42, 42], first axis x), `start` and `target` (float [2]) of the current episode,
-    `target_radius`, `subtasks`, `return_range`. A copy, by `copy` or `pickle`, is a new environment with the same
-    arguments.
+    `target_radius`, `subtasks`, `subtask_reward`, `return_range`. A copy, by `copy` or `pickle`, is a new environment
+    with the same arguments.
 
     Args:
         task: "target": from (10, 24) + U(-2, 2)^2, drawn anew while the point would touch a wall, to (18, 8).
@@ -135,6 +135,21 @@ class MazeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
             self._steps_left = 0
             return observation, self.goal_reward, True, False, {"subtasks_solved": 1}
         return observation, 0.0, False, self._steps_left == 0, {"subtasks_solved": 0}
+
+    @property
+    def subtask_reward(self) -> float | None:
+        """What the goal pays in any episode; None where episodes have different ones."""
+        return self.goal_reward if self.task == "target" else None
+
+    def solved(self, observations: NDArray[Any]) -> dict[str, NDArray[np.bool_]]:
+        """Whether the point is within `target_radius` of the target in the observations [N, 4]: bool [N].
+
+        Nothing is said where every episode has a target of its own, which observations do not tell.
+        """
+        if self.task != "target":
+            return {}
+        offset = np.asarray(observations, np.float64)[:, :2] - self._target_xy
+        return {"goal": (offset**2).sum(1) <= self._squared_radius}
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
         """The map from above, uint8 [420, 420, 3]: walls dark, the target's circle green, the point red."""

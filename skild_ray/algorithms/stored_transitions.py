@@ -1,4 +1,4 @@
-"""Demonstrations as transitions: of the environment's own actions, and of skills."""
+"""Stored episodes as transitions: of the environment's own actions, and of skills."""
 
 import contextlib
 import hashlib
@@ -15,13 +15,16 @@ from skild_ray.envs.registry import make_env
 from skild_ray.models.skill_model import SkillModel
 
 
-def load_demonstrations(sources: Sequence[Source], environment: Environment, rewarded: bool = True) -> list[Rows]:
-    """The transitions of each episode of stored data sets, see `demonstration_rows`, with the rewards of the task.
+def load_transitions(
+    sources: Sequence[Source], environment: Environment, rewarded: bool = True, successful: bool = True
+) -> list[Rows]:
+    """The transitions of each episode of stored data sets, see `transition_rows`, with the rewards of the task.
 
     Args:
         sources: data sets, see `load_rewarded_episodes`.
         environment: whose task it is.
         rewarded: False for imitation, which needs no rewards of the environment: they are 0.
+        successful: whether some reward is expected, as of demonstrations; False for data of anything.
 
     Raises:
         ConfigError: there is no such environment.
@@ -29,15 +32,15 @@ def load_demonstrations(sources: Sequence[Source], environment: Environment, rew
     """
     with contextlib.closing(make_env(environment.id, environment.kwargs)) as env:
         return [
-            demonstration_rows(episode)
+            transition_rows(episode)
             for source in sources
             for episode in load_rewarded_episodes(
-                source.dataset or "", env, source.max_episodes, source.select, needed=rewarded
+                source.dataset or "", env, source.max_episodes, source.select, rewarded, successful
             )
         ]
 
 
-def demonstration_rows(episode: Episode) -> Rows:
+def transition_rows(episode: Episode) -> Rows:
     """Transitions of one episode: obs, next_obs, actions, rewards, k, terminated; [T, ...] each.
 
     The actions are the executed ones, which led to next_obs: a critic that is shown others learns what never happened.
@@ -98,10 +101,10 @@ def skill_rows(rows: Rows, model: SkillModel, horizon: int) -> list[Rows]:
     ]
 
 
-def demonstrations_fingerprint(demonstrations: Sequence[Rows]) -> str:
+def transitions_fingerprint(episodes: Sequence[Rows]) -> str:
     """First 16 hexadecimal digits of the SHA-256 of all transitions."""
     digest = hashlib.sha256()
-    for rows in demonstrations:
+    for rows in episodes:
         for name, column in rows.items():
             digest.update(f"{name}{column.shape}".encode())
             digest.update(np.ascontiguousarray(column).data)

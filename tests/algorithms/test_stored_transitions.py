@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from pretrained import publish_pretrained, tiny_experiment
 
-from skild_ray.algorithms.demonstrations import demonstration_rows, skill_rows
 from skild_ray.algorithms.skild.skild import SkiLDConfig
+from skild_ray.algorithms.stored_transitions import skill_rows, transition_rows
 from skild_ray.config import Experiment, SkillModelSettings
 from skild_ray.data.episode import Episode
 from skild_ray.errors import ArtifactError, DataError
@@ -23,20 +23,20 @@ HORIZON = 5
 
 def test_demonstration_rows() -> None:
     states, actions, rewards = np.arange(4.0)[:, None], np.zeros((3, 1)), np.array([0.0, 0.0, 1.0])
-    whole = demonstration_rows(Episode(states, actions, rewards, terminated=True))
+    whole = transition_rows(Episode(states, actions, rewards, terminated=True))
     assert whole["next_obs"][:, 0].tolist() == [1, 2, 3]
     assert whole["terminated"].tolist() == [0, 0, 1]
-    goal = demonstration_rows(Episode(states[:3], actions, rewards, terminated=True))
+    goal = transition_rows(Episode(states[:3], actions, rewards, terminated=True))
     assert goal["rewards"].tolist() == [0, 0, 1], "what comes after an end does not matter"
-    cut = demonstration_rows(Episode(states[:3], actions, rewards))
+    cut = transition_rows(Episode(states[:3], actions, rewards))
     assert (cut["next_obs"][:, 0].tolist(), cut["terminated"].tolist()) == ([1, 2], [0, 0])
 
 
 def test_transitions_have_the_actions_that_were_executed() -> None:
     states, meant, done = np.arange(4.0)[:, None], np.zeros((3, 1)), np.array([[0.1], [0.2], [0.3]])
     episode = Episode(states, meant, np.zeros(3), executed_actions=done)
-    assert demonstration_rows(episode)["actions"] == pytest.approx(done)
-    cut = demonstration_rows(Episode(states[:3], meant, np.zeros(3), executed_actions=done))
+    assert transition_rows(episode)["actions"] == pytest.approx(done)
+    cut = transition_rows(Episode(states[:3], meant, np.zeros(3), executed_actions=done))
     assert cut["actions"] == pytest.approx(done[:2])
 
 
@@ -45,7 +45,7 @@ def _episode(length: int, terminated: bool) -> dict[str, NDArray]:
     generator = np.random.default_rng(0)
     states = np.arange(length + 1.0)[:, None]
     actions = generator.uniform(-1, 1, (length, 1))
-    return demonstration_rows(Episode(states, actions, np.arange(float(length)), terminated=terminated))
+    return transition_rows(Episode(states, actions, np.arange(float(length)), terminated=terminated))
 
 
 @pytest.fixture

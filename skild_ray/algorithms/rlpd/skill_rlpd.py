@@ -1,0 +1,76 @@
+"""RLPD over skills as an RLlib algorithm: its configuration."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from skild_ray.algorithms.off_policy import OffPolicy
+from skild_ray.algorithms.over_skills import SkillConfig
+from skild_ray.algorithms.pretrained import load_skill_model
+from skild_ray.algorithms.prior_data import PriorDataExperience
+from skild_ray.algorithms.rlpd.rlpd import RLPDConfig
+from skild_ray.algorithms.rlpd.rlpd_rl_module import SkillRLPDTorchRLModule
+from skild_ray.algorithms.rlpd.settings import SkillRLPDSettings
+from skild_ray.algorithms.stored_transitions import skill_rows
+from skild_ray.algorithms.transitions import Rows
+from skild_ray.algorithms.typing import takes
+from skild_ray.runs.artifacts import require_hash
+from skild_ray.stages import DataKind
+
+
+class SkillRLPDConfig(SkillConfig, RLPDConfig):
+    """Configuration of `SkillRLPD`.
+
+        config = (
+            SkillRLPDConfig()
+            .environment("skild_ray/Kitchen-v0", env_config={"task": "mkls"})
+            .pretrained(run_dir="runs/kitchen")
+            .task_agnostic("kitchen/play-v0")
+            .training(total_env_steps=200_000)
+        )
+        algo = config.build_algo()
+
+    `training` takes every field of `SkillRLPDSettings`, which documents them, and nothing unknown.
+    """
+
+    Settings = SkillRLPDSettings
+    version = 1
+    settings: SkillRLPDSettings
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        super().__init__(algo_class=algo_class or SkillRLPD)
+
+    @takes(SkillRLPDSettings)
+    def training(self, **kwargs: Any) -> Self:  # type: ignore[override]
+        """Set fields of `SkillRLPDSettings`; RLlib takes the rest, and refuses what is unknown."""
+        return super().training(**kwargs)
+
+    def transitions(self, kind: DataKind) -> list[Rows]:
+        """As transitions of skills, see `skill_rows`."""
+        model = load_skill_model(self.skill_prior)
+        return [part for rows in super().transitions(kind) for part in skill_rows(rows, model, self.horizon)]
+
+    def prior_data_experience(self, shares: Mapping[DataKind, float], **arguments: Any) -> PriorDataExperience:
+        prior = self.skill_prior
+        return super().prior_data_experience(shares, inputs={prior.stage: prior.model_hash}, **arguments)
+
+    def require_inputs(self, experience: Mapping[str, Any]) -> None:
+        require_hash("the checkpoint", experience["inputs"], self.skill_prior, "restore that one, or train again")
+
+    def without_rl(self) -> Mapping[str, Self]:
+        """The policy that training starts from: the skill prior."""
+        return {"initial": self}
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        return RLModuleSpec(module_class=SkillRLPDTorchRLModule)
+
+
+class SkillRLPD(OffPolicy):
+    """Learning over skills with prior data: a decision is one skill, worth up to H environment steps."""
+
+    config: SkillRLPDConfig
+
+    @classmethod
+    def get_default_config(cls) -> SkillRLPDConfig:
+        return SkillRLPDConfig()
