@@ -61,8 +61,10 @@ class Ensemble(_Following, nn.ModuleList):
     def __init__(self, members: int, inputs: int, hidden: int, layers: int, norm: Norm) -> None:
         super().__init__(Predictor(inputs, 1, hidden, layers, norm) for _ in range(members))
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        return torch.stack([member(inputs).squeeze(-1) for member in self])
+    def forward(self, inputs: Tensor, members: Tensor | None = None) -> Tensor:
+        """The outputs of all members, or of those with these indices only."""
+        wanted = self if members is None else [self[index] for index in members.tolist()]
+        return torch.stack([member(inputs).squeeze(-1) for member in wanted])
 
 
 class BatchedEnsemble(_Following):

@@ -20,15 +20,19 @@ from skild_ray.runs.folder import run_folder
 from skild_ray.stages import DEMONSTRATIONS
 
 
-def test_demonstrations_have_their_share_of_every_batch(build: Build) -> None:
-    algo = build(demonstration_share=0.25, n_step=2, posterior_scale=0.5)
+@pytest.mark.parametrize(("task_agnostic_share", "given"), [(0.0, 8), (0.5, 24)])
+def test_prior_data_have_their_shares_of_every_batch(build: Build, task_agnostic_share: float, given: int) -> None:
+    """Demonstrations and play are from the same data set here."""
+    algo = build(
+        demonstration_share=0.25, task_agnostic_share=task_agnostic_share, n_step=2, posterior_scale=0.5, critics=3
+    )
     finish(algo, until=600)
     (source,) = stored_sources(tiny_experiment("unused"), DEMONSTRATIONS)
     states = load_dataset(source.dataset or "").observations
     drawn = algo.experience.draw(3, 32)
     is_state = (drawn["obs"][:, None] == states).all(-1).any(-1).reshape(3, 32)
-    assert is_state[:, :8].all()
-    assert not is_state[:, 8:].all(1).any()
+    assert is_state[:, :given].all()
+    assert not is_state[:, given:].all(1).any()
     for name, values in References(Pretrained.open(algo.config.run_dir or ""), 0.5)(drawn["obs"]).items():
         np.testing.assert_allclose(drawn[name], values, atol=1e-5)
 
@@ -40,7 +44,7 @@ def test_demonstrations_are_no_negatives_of_the_online_discriminator(build: Buil
     assert drawn["replayed_states"].shape == (4 * 32, 2)
 
     def shares(states: NDArray) -> list[float]:
-        own = algo.replay.recent()["obs"], algo.experience.demonstrated.recent()["obs"]
+        own = algo.replay.recent()["obs"], algo.experience.prior[DEMONSTRATIONS].recent()["obs"]
         return [float((states[:, None] == rows).all(-1).any(-1).mean()) for rows in own]
 
     assert shares(drawn["replayed_states"])[0] == 1, "all from the policy's own experience"

@@ -306,6 +306,17 @@ def test_an_update_moves_policy_critics_and_targets(make_learner: Make, batch: B
     assert _moved(before, module) == {"policy", "critics", "target_critics", "num_updates"}
 
 
+def test_one_update_of_the_policy_in_several_of_the_critics(make_learner: Make, batch: Batch) -> None:
+    learner = make_learner(critic_updates_per_policy_update=3, learn_alphas=True)
+    module, moved = _module(learner), []
+    for _ in range(6):
+        before = _copy(module)
+        _update(learner, batch)
+        moved.append(_moved(before, module))
+    critics = {"critics", "target_critics", "num_updates"}
+    assert moved == [critics, critics, critics | {"policy", "log_alpha", "log_alpha_q"}] * 2
+
+
 def test_targets_follow_slowly(make_learner: Make, batch: Batch) -> None:
     learner = make_learner(target_update_rate=0.005, critic_lr=0.01)
     module = _module(learner)

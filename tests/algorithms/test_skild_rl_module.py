@@ -88,6 +88,21 @@ def test_env_runners_hold_the_policy_only(make_module: Make) -> None:
     acting.set_state(state)
 
 
+def test_smallest_of_a_random_subset_of_many_critics(make_module: Make, batch: Batch) -> None:
+    """Critics that are 0, 1, 2 everywhere: the smaller of two is 0 twice in three times, and the mean of all 1."""
+    module = make_module(critics=3, critic_subset=2)
+    for ensemble in (module.critics, module.target_critics):
+        for value, member in enumerate(ensemble):
+            torch.nn.init.zeros_(member[-1].weight)
+            torch.nn.init.constant_(member[-1].bias, value)
+    outs = [module.forward_train(batch) for _ in range(60)]
+    drawn = torch.stack([out["q_next"] for out in outs])
+    assert (drawn == drawn[:, :1]).all(), "one subset for the whole batch"
+    assert set(drawn[:, 0].tolist()) == {0.0, 1.0}
+    assert 0.4 < (drawn[:, 0] == 0).float().mean() < 0.9
+    assert outs[0]["q_policy"].tolist() == [1.0] * 8
+
+
 def test_values_of_a_training_pass(make_module: Make, batch: Batch) -> None:
     module = make_module()
     with torch.no_grad():

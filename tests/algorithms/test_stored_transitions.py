@@ -114,7 +114,7 @@ def test_imitation_takes_demonstrations_without_rewards(tmp_path: Path, ray_sess
     assert Run(imitation).direct_data()
     algo = SkiLDConfig.from_experiment(imitation).build_algo()
     try:
-        rows = algo.experience.demonstrated.recent()
+        rows = algo.experience.prior["demonstrations"].recent()
         assert len(rows["rewards"]) == 8 and not rows["rewards"].any() and rows["terminated"].any()
     finally:
         algo.stop()

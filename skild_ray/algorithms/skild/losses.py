@@ -19,6 +19,9 @@ The paper's target has the last sum, with n = 1: y = r~ + gamma [min_j Q'_j(s', 
 Q(s_0, z_0) = r~_0 + gamma [Q(s_1, z_1) - R(s_1)], unrolled n times, charges R at every state that the walk enters; R is
 that of the current policy, and carries no gradient there.
 
+Of more than `critic_subset` critics, that many are drawn for each update. The smallest of their targets bootstraps, and
+the policy follows the mean of all critics instead of the smallest (as in RLPD, Ball et al., 2023).
+
 The default leaves the sum out. The critic then values the return alone, and R only holds the policy back where it acts
 (policy regularisation in the terms of Wu et al., 2019, "Behavior Regularized Offline Reinforcement Learning"). With the
 sum, divergences count on the scale of the rewards, which fixed alphas do not know; the paper learns its alphas.

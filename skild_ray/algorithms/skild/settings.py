@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from skild_ray.algorithms.registry import AlgorithmSpec
 from skild_ray.config.algorithm import AlgorithmSettings, Rewards
-from skild_ray.stages import DEMO_RL, DEMONSTRATIONS, IMITATION, DataKind
+from skild_ray.stages import DEMO_RL, DEMONSTRATIONS, IMITATION, TASK_AGNOSTIC, DataKind
 
 # What an agent that resumes from another's checkpoint can change. The rest fixes its networks, what its replay holds,
 # or how it began.
@@ -62,8 +62,15 @@ class SkiLDSettings(AlgorithmSettings):
     sigma_floor: float = Field(0.0, ge=0, description="smallest sigma of prior and posterior inside the KL")
 
     critic_hidden: int = Field(256, gt=0)
-    critic_layers: int = Field(2, ge=0, description="hidden blocks of each of the two critics")
+    critic_layers: int = Field(2, ge=0, description="hidden blocks of each critic")
     critic_norm: Literal["layer", "none"] = "layer"
+    critics: int = Field(2, gt=0, description="size of the ensemble; 10 in RLPD")
+    critic_subset: int = Field(
+        2, gt=0, description="target critics, drawn for every update, whose smallest value bootstraps"
+    )
+    critic_updates_per_policy_update: int = Field(
+        1, gt=0, description="updates of the critics for one of policy and alphas; 20 in RLPD"
+    )
     target_update_rate: float = Field(5e-3, gt=0, le=1, description="tau of the target critics, each update")
 
     policy_lr: float = Field(3e-4, gt=0)
@@ -76,6 +83,9 @@ class SkiLDSettings(AlgorithmSettings):
     )
     demonstration_share: float = Field(
         0.0, ge=0, lt=1, description="share of every batch drawn from the demonstrations, their skills by the encoder"
+    )
+    task_agnostic_share: float = Field(
+        0.0, ge=0, lt=1, description="the same of the task-agnostic data, with the task's rewards"
     )
     warmup_skill_steps: int = Field(500, gt=0, description="skill steps collected before the first update")
     critic_warmup_updates: int = Field(1_000, ge=0, description="first updates that leave policy and alphas alone")
@@ -109,7 +119,17 @@ class SkiLDSettings(AlgorithmSettings):
     def replayed_with(self, env_reward_weight: float) -> Mapping[DataKind, Rewards]:
         """`replayed` with this `env_reward_weight`."""
         rewards: Rewards = "with rewards" if env_reward_weight > 0 else "without rewards"
-        return {DEMONSTRATIONS: rewards} if self.demonstration_share else {}
+        return {kind: rewards for kind, share in self.shares.items() if share}
+
+    @property
+    def shares(self) -> Mapping[DataKind, float]:
+        """Of every batch, of each kind of prior data."""
+        return {DEMONSTRATIONS: self.demonstration_share, TASK_AGNOSTIC: self.task_agnostic_share}
+
+    @property
+    def draws_subset(self) -> bool:
+        """Whether an update bootstraps from some of the target critics only."""
+        return self.critic_subset < self.critics
 
     def fixed(self, name: str) -> str | None:
         if self.learn_alphas and name in ("alpha", "alpha_q"):
@@ -120,6 +140,14 @@ class SkiLDSettings(AlgorithmSettings):
     def _reward_range(self) -> "SkiLDSettings":
         if self.discriminator_reward_min >= self.discriminator_reward_max:
             raise ValueError("discriminator_reward_min must be below discriminator_reward_max")
+        return self
+
+    @model_validator(mode="after")
+    def _shares_and_subset(self) -> "SkiLDSettings":
+        if sum(self.shares.values()) >= 1:
+            raise ValueError("demonstration_share and task_agnostic_share must leave room for the policy's transitions")
+        if self.critic_subset > self.critics:
+            raise ValueError(f"critic_subset {self.critic_subset} is more than the {self.critics} critics there are")
         return self
 
 

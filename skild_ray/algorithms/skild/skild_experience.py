@@ -1,4 +1,4 @@
-"""What SkiLD's stage 4 learns from: its own skill transitions, and demonstrations."""
+"""What SkiLD's stage 4 learns from: its own skill transitions, and prior data."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,15 @@ from skild_ray.algorithms.stored_transitions import load_transitions, skill_rows
 from skild_ray.algorithms.transitions import Rows, episode_rows
 from skild_ray.config import Environment, load_experiment
 from skild_ray.generation.sources import stored_sources
-from skild_ray.stages import DEMONSTRATIONS
+from skild_ray.stages import DEMONSTRATIONS, DataKind
 
 
 class SkillExperience:
     """Skill transitions with prior and posterior at their states, evaluated once when they are stored.
 
-    With `demonstration_share` that share of every batch comes from the demonstrations as skill transitions. With an
-    online discriminator a batch also has `demonstration_states` and `replayed_states`, [updates * size,
-    observation_dim], for it to tell apart.
+    With `demonstration_share` that share of every batch comes from the demonstrations as skill transitions, with
+    `task_agnostic_share` that share from the task-agnostic data. With an online discriminator a batch also has
+    `demonstration_states` and `replayed_states`, [updates * size, observation_dim], for it to tell apart.
 
     See `skild_ray.algorithms.experience.Experience`.
     """
@@ -43,12 +43,13 @@ class SkillExperience:
             later=settings.kl_in_target,
         )
         self.replay = new_replay(settings.replay_capacity, seed=seed)
-        self.demonstrated: Replay | None = None
-        if settings.demonstration_share:
-            demonstrated = self._demonstrated_skills(low_level)
-            self.demonstrated = new_replay(sum(len(rows["rewards"]) for rows in demonstrated), seed=seed + 1)
-            for index, (rows, more) in enumerate(zip(demonstrated, self._columns(demonstrated), strict=True)):
-                self.demonstrated.add(str(index), rows | more, ended=True)
+        self.prior: dict[DataKind, Replay] = {}
+        for number, kind in enumerate(settings.shares, 1):
+            if kind in settings.replayed:
+                episodes = self._prior_skills(kind, low_level)
+                self.prior[kind] = new_replay(sum(len(rows["rewards"]) for rows in episodes), seed=seed + number)
+                for index, (rows, more) in enumerate(zip(episodes, self._columns(episodes), strict=True)):
+                    self.prior[kind].add(str(index), rows | more, ended=True)
         self._demonstration_states = load_demonstration_states(pretrained.demo_discriminator)
         self._rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
 
@@ -61,11 +62,9 @@ class SkillExperience:
             self.replay.add(chunk.id_, rows | more, chunk.is_done)
 
     def draw(self, updates: int, size: int) -> dict[str, NDArray]:
-        if self.demonstrated is None:
-            drawn = self.replay.sample(updates * size)
-        else:
-            given = round(size * self._settings.demonstration_share)
-            drawn = draw_batches([(self.demonstrated, given), (self.replay, size - given)], updates)
+        given = [(replay, round(size * self._settings.shares[kind])) for kind, replay in self.prior.items()]
+        own = size - sum(count for _, count in given)
+        drawn = draw_batches([*given, (self.replay, own)], updates)
         if self._settings.discriminator_rate > 0:
             rows = self._rng.integers(len(self._demonstration_states), size=updates * size)
             drawn["demonstration_states"] = self._demonstration_states[rows]
@@ -77,21 +76,19 @@ class SkillExperience:
         self.replay.forget_open_episodes()
 
     def get_state(self) -> dict[str, Any]:
-        state = {
+        return {
             "replay": self.replay.get_state(),
             "rng": self._rng.bit_generator.state,
             "pretrained": self._pretrained.hashes,
+            "prior": {kind: replay.get_state() for kind, replay in self.prior.items()},
         }
-        if self.demonstrated is not None:
-            state["demonstrated"] = self.demonstrated.get_state()
-        return state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         self._pretrained.require(state["pretrained"])
         self.replay.set_state(state["replay"])
         self._rng.bit_generator.state = state["rng"]
-        if self.demonstrated is not None and "demonstrated" in state:
-            self.demonstrated.set_state(state["demonstrated"])
+        for kind in self.prior.keys() & state["prior"].keys():
+            self.prior[kind].set_state(state["prior"][kind])
 
     def _columns(self, chunks: Sequence[Rows]) -> list[Rows]:
         """Prior and posterior of each chunk's states; one forward pass for all, since a call costs more than a row."""
@@ -105,15 +102,17 @@ class SkillExperience:
         parts = [np.split(value, ends) for value in columns.values()]
         return [dict(zip(columns, values, strict=True)) for values in zip(*parts, strict=True)]
 
-    def _demonstrated_skills(self, low_level: Environment) -> list[Rows]:
-        """The demonstrations that the discriminator was trained on as transitions of skills; see `skill_rows`.
+    def _prior_skills(self, kind: DataKind, low_level: Environment) -> list[Rows]:
+        """The data of a kind that the discriminator was trained on as transitions of skills; see `skill_rows`.
 
         They are read from their data sets again, which the artifacts do not hold.
         """
         pretrained = self._pretrained
         experiment = load_experiment(pretrained.demo_discriminator.path / "config.yaml")
         model = load_skill_model(pretrained.skill_prior)
-        sources = stored_sources(experiment, DEMONSTRATIONS)
-        episodes = load_transitions(sources, low_level, self._settings.env_reward_weight > 0)
+        rewarded = self._settings.env_reward_weight > 0
+        episodes = load_transitions(
+            stored_sources(experiment, kind), low_level, rewarded, successful=kind == DEMONSTRATIONS
+        )
         horizon = pretrained.experiment.skill.horizon
         return [part for rows in episodes for part in skill_rows(rows, model, horizon)]

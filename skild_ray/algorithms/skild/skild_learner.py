@@ -26,7 +26,7 @@ class SkiLDTorchLearner(TorchLearner):
     """Minimises the losses of `skild_ray.algorithms.skild.losses`, whose module docstring has the formulas.
 
     They are summed and differentiated once; no parameter is in two of them. The first `critic_warmup_updates` move the
-    critics only.
+    critics only, and so do all but every `critic_updates_per_policy_update`-th of the others.
     """
 
     _latest: _Latest
@@ -88,7 +88,7 @@ class SkiLDTorchLearner(TorchLearner):
             self._gradient_norms: dict[str, Tensor] = {}  # before clipping, of this update's optimisers
             for full_name, optimizer in self.get_optimizers_for_module(module_id):
                 name = full_name.removeprefix(f"{module_id}_")
-                if not self._is_due(name, update, settings):
+                if not self._is_due(name, update, module):
                     continue
                 parameters = optimizer.param_groups[0]["params"]
                 limit = settings.gradient_clip or float("inf")
@@ -104,11 +104,11 @@ class SkiLDTorchLearner(TorchLearner):
             module.target_critics.follow(module.critics, settings.target_update_rate)
 
     @staticmethod
-    def _is_due(name: str, update: int, settings: SkiLDSettings) -> bool:
+    def _is_due(name: str, update: int, module: SkiLDTorchRLModule) -> bool:
         if name in ("policy", "alpha"):
-            return update >= settings.critic_warmup_updates
+            return update >= module.settings.critic_warmup_updates and module.updates_policy
         if name == "discriminator":  # a fraction f < 1 means every 1/f-th update
-            rate = settings.discriminator_rate
+            rate = module.settings.discriminator_rate
             return int((update + 1) * rate) > int(update * rate)
         return True
 
@@ -128,7 +128,7 @@ class SkiLDTorchLearner(TorchLearner):
             "alpha": module.log_alpha.exp(),
             "alpha_q": module.log_alpha_q.exp(),
             "q_1": out["q"][0].mean(),
-            "q_2": out["q"][1].mean(),
+            "q_2": out["q"][-1].mean(),
             "q_target": update.target.mean(),
             "q_policy": out["q_policy"].mean(),
             "policy_log_sigma": out["log_sigma"].mean(),

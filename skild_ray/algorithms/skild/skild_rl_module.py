@@ -1,5 +1,6 @@
 """The networks of SkiLD's stage 4 and their forward passes."""
 
+import contextlib
 import copy
 import math
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from skild_ray.models.networks import Ensemble, Standardizer
 
 
 class SkiLDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
-    """Policy pi(z|s), twin critics with targets, discriminator D(s) and the two divergence weights.
+    """Policy pi(z|s), critics with targets, discriminator D(s) and the two divergence weights.
 
     The policy is a Gaussian over u, in the space of prior and posterior; the executed skill is z = squash(u) (section
     4.3 of the paper, appendix on the action space). Weights of the finished stages are loaded here, so learners and
@@ -42,8 +43,9 @@ class SkiLDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         observation_dim = self.observation_space.shape[0]
         self.critic_inputs = Standardizer(observation_dim)
         self.critic_inputs.load_state_dict(self.policy.standardize.state_dict())
+        inputs = observation_dim + latent_dim
         self.critics = Ensemble(
-            2, observation_dim + latent_dim, settings.critic_hidden, settings.critic_layers, settings.critic_norm
+            settings.critics, inputs, settings.critic_hidden, settings.critic_layers, settings.critic_norm
         )
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.discriminator = load_discriminator(pretrained.demo_discriminator)
@@ -58,6 +60,11 @@ class SkiLDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
     def online_discriminator(self) -> bool:
         """Whether D is trained along with the policy."""
         return self.settings.discriminator_rate > 0
+
+    @property
+    def updates_policy(self) -> bool:
+        """Whether the next update moves policy and alphas, too, once `critic_warmup_updates` are over."""
+        return (int(self.num_updates) + 1) % self.settings.critic_updates_per_policy_update == 0
 
     def train(self, mode: bool = True) -> "SkiLDTorchRLModule":
         """Always evaluation mode: nothing here has noise, and stored batch-norm statistics must not move."""
@@ -108,9 +115,10 @@ class SkiLDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         """Everything that `skild_losses` is made of, at the states s_0 .. s_n of each walk.
 
         Returns:
-            q [2, B]: critics at (s_0, z_0) of the batch.
-            q_policy [B]: smaller critic at (s_0, z ~ pi(s_0)), gradient to the policy only.
-            q_next [B]: smaller target critic at (s_n, z ~ pi(s_n)), no gradient.
+            q [E, B]: critics at (s_0, z_0) of the batch.
+            q_policy [B]: smallest critic at (s_0, z ~ pi(s_0)), or the mean of all where a subset of them bootstraps;
+                gradient to the policy only, and only where it is updated.
+            q_next [B]: smallest target critic, of a random subset, at (s_n, z ~ pi(s_n)), no gradient.
             kl_prior, kl_posterior [B]: divergences at s_0, gradient to the policy only.
             logits [B, n]: d at s_0 .. s_{n-1}, no gradient.
             later_kl_prior, later_kl_posterior, later_logits [B, n]: divergences and d at s_1 .. s_n, no gradient; only
@@ -129,14 +137,16 @@ class SkiLDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
             "log_alpha_q": self.log_alpha_q,
         }
         self.critics.requires_grad_(False)
-        out["q_policy"] = self.critics(torch.cat([states, self.squash(policy.sample())], -1)).amin(0)
+        with contextlib.nullcontext() if self.updates_policy else torch.no_grad():
+            q_policy = self.critics(torch.cat([states, self.squash(policy.sample())], -1))
+            out["q_policy"] = q_policy.mean(0) if self.settings.draws_subset else q_policy.amin(0)
         self.critics.requires_grad_(True)
         prior, posterior = reference_gaussians(batch)
         out["kl_prior"], out["kl_posterior"] = self._divergence(policy, prior), self._divergence(policy, posterior)
         with torch.no_grad():
             next_policy = self.policy(next_observations)
             next_latents = self.squash(next_policy.sample())
-            out["q_next"] = self.target_critics(torch.cat([next_states, next_latents], -1)).amin(0)
+            out["q_next"] = self.target_critics(torch.cat([next_states, next_latents], -1), self._subset()).amin(0)
             out["logits"] = self.discriminator(batch["n_step_states"])
             if self.settings.kl_in_target:
                 later_policy = self._along(batch["later_states"])
@@ -149,6 +159,11 @@ class SkiLDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
             both = torch.cat([batch["demonstration_states"], batch["replayed_states"]])
             out["positive"], out["negative"] = self.discriminator(both, noise).chunk(2)
         return out
+
+    def _subset(self) -> Tensor | None:
+        """Indices of the target critics that bootstrap in this update; None for all."""
+        settings = self.settings
+        return torch.randperm(settings.critics)[: settings.critic_subset] if settings.draws_subset else None
 
     def _along(self, states: Tensor) -> Gaussian:
         """The policy at all states of walks, [B, n, observation_dim] -> [B, n, D]."""
