@@ -205,7 +205,7 @@ def _train(
             rows.append(row)
             series.add(row)
             check_finite(row, experiment)
-            progress.update(row[unit], progress_note(row))
+            progress.update(min(row[unit], progress.total), progress_note(row))
             if checkpoint_is_due(experiment, before, algo, saved, bool(interruption.number)):
                 save_checkpoint(algo, work, rows, experiment.progress.keep_checkpoints)
                 saved = time.monotonic()

@@ -40,8 +40,8 @@ SPACES = {DEFAULT_MODULE_ID: (Box(-np.inf, np.inf, (2,), np.float32), Box(-1, 1,
 
 
 def _qc(runs: Path, **changes: Any) -> Experiment:
-    """QC on the line: 160 offline updates, then 600 env steps; fields of `QCSettings` may be changed."""
-    algorithm = SETTINGS | {"type": "qc", "offline_updates": 160, "total_env_steps": 600, "synchronous": True}
+    """QC on the line: 160 offline updates, then 400 env steps; fields of `QCSettings` may be changed."""
+    algorithm = SETTINGS | {"type": "qc", "offline_updates": 160, "total_env_steps": 400, "synchronous": True}
     return tiny_experiment(runs, algorithm=algorithm | changes)
 
 
@@ -299,7 +299,7 @@ def _rows(experiment: Experiment) -> list[dict[str, str]]:
 def test_offline_updates_come_first(finished: tuple[Experiment, Callable[..., list[str]]]) -> None:
     experiment, run = finished
     facts = open_artifact(run_folder(experiment), "qc").facts
-    assert 500 < facts["env_steps"] <= 600
+    assert 340 < facts["env_steps"] <= 400
     assert facts["env_steps"] > 2 * facts["decisions"], "a decision lasts up to 3 env steps"
     rows = _rows(experiment)
     offline = [row for row in rows if int(row["env_steps"]) == 0]
@@ -317,7 +317,7 @@ def test_evaluation_and_report(finished: tuple[Experiment, Callable[..., list[st
     experiment, _ = finished
     evaluation = evaluate_run(run_folder(experiment) / "qc", episodes=4, seed=3)
     assert set(evaluation.policies) == {"trained"}
-    assert evaluation.trained.deterministic.env_steps_trained > 500
+    assert evaluation.trained.deterministic.env_steps_trained > 340
     page = write_report(run_folder(experiment)).read_text()
     assert all(text in page for text in ("Q-chunking", "Flow loss", "before 0 offline updates"))
     assert "Not finished" not in page
@@ -373,7 +373,7 @@ def test_an_interrupted_run_is_the_same_run(
             folder.mkdir()
             (folder / checkpoint.name).symlink_to(checkpoint)
             resumed = build()
-            restore_newest(resumed, folder, 600)
+            restore_newest(resumed, folder, 400)
             assert resumed.offline_updates_left == (80 if checkpoint is checkpoints[0] else 0)
             assert equal(advance(resumed, folder), whole)
     finally:

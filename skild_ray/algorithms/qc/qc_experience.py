@@ -11,8 +11,8 @@ from skild_ray.algorithms.replay import Replay, draw_batches
 from skild_ray.algorithms.transitions import Rows
 from skild_ray.errors import ArtifactError
 
-DRAWN = ("obs", "next_obs", "returns", "bootstrap", "n_step_actions", "n_step_weights")
-"""Columns of the replays that a batch is made from."""
+KEPT = ("obs", "next_obs", "returns", "bootstrap")
+"""Columns of the replays that are columns of a batch."""
 
 
 class ChunkExperience:
@@ -59,13 +59,15 @@ class ChunkExperience:
     def draw(self, updates: int, size: int) -> dict[str, NDArray]:
         share = len(self._offline) / (len(self._offline) + len(self.replay))
         batches = [
-            draw_batches([(self._offline, count), (self.replay, size - count)], 1, DRAWN)
+            draw_batches(
+                [(self._offline, count), (self.replay, size - count)], 1, (*KEPT, "n_step_actions", "n_step_weights")
+            )
             for count in self._rng.binomial(size, share, updates).tolist()
         ]
         drawn = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
         inside, actions = drawn["n_step_weights"] > 0, drawn["n_step_actions"]
         unexecuted = self._rng.uniform(-1.0, 1.0, actions.shape).astype(np.float32)
-        return {name: drawn[name] for name in DRAWN[:4]} | {
+        return {name: drawn[name] for name in KEPT} | {
             "actions": np.where(inside[..., None], actions, unexecuted).reshape(len(actions), -1),
             "inside": inside.astype(np.float32),
             "weight": (inside[:, -1] | (drawn["bootstrap"] == 0)).astype(np.float32),
