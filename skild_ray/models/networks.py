@@ -74,6 +74,9 @@ class BatchedEnsemble(_Following):
     one activation, so a GPU gets no more work orders for ten members than for one. On a CPU ten members cost a tenth
     more than one after the other, whose layers stay in its caches.
 
+    The normalisation has a bias and no gain: with g > 0, LeakyReLU(g x + b) = g LeakyReLU(x + b / g), so that the next
+    layer's weights stand for it.
+
     Weights start Xavier-normal, each member's on its own; a Linear before a normalisation has no bias.
 
     Shapes: [B, inputs] -> [members, B].
@@ -84,7 +87,6 @@ class BatchedEnsemble(_Following):
         widths = [inputs, *[hidden] * layers, 1]
         shapes = [(members, width, following) for width, following in pairwise(widths)]
         self.weights = nn.ParameterList(nn.Parameter(torch.empty(shape)) for shape in shapes)
-        self.gains = nn.ParameterList(nn.Parameter(torch.ones(members, 1, hidden)) for _ in range(layers))
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(members, 1, width)) for width in widths[1:])
         for weight in self.weights:
             for member in weight:
@@ -92,14 +94,14 @@ class BatchedEnsemble(_Following):
 
     def forward(self, inputs: Tensor, members: Tensor | None = None) -> Tensor:
         """The outputs of all members, or of those with these indices only."""
-        weights, gains, biases = (
+        weights, biases = (
             list(parameters) if members is None else [parameter[members] for parameter in parameters]
-            for parameters in (self.weights, self.gains, self.biases)
+            for parameters in (self.weights, self.biases)
         )
         hidden = inputs.expand(len(weights[0]), *inputs.shape)
-        for weight, gain, bias in zip(weights[:-1], gains, biases[:-1], strict=True):
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             normalised = functional.layer_norm(torch.bmm(hidden, weight), weight.shape[-1:])
-            hidden = functional.leaky_relu_(torch.addcmul(bias, normalised, gain), LEAK)
+            hidden = functional.leaky_relu_(normalised.add_(bias), LEAK)  # in place: no gradient needs what was there
         return torch.baddbmm(biases[-1], hidden, weights[-1]).squeeze(-1)
 
 

@@ -86,17 +86,17 @@ def test_ensemble_members_start_differently() -> None:
 def test_batched_members_are_perceptrons_of_their_own() -> None:
     torch.manual_seed(0)
     ensemble, inputs = BatchedEnsemble(3, inputs=5, hidden=16, layers=2), torch.randn(9, 5)
-    for parameter in (*ensemble.gains, *ensemble.biases):
+    for parameter in ensemble.biases:
         torch.nn.init.normal_(parameter)
     outputs = ensemble(inputs)
     assert outputs.shape == (3, 9)
     for member in range(3):
         hidden = inputs
-        for weight, gain, bias in zip(ensemble.weights[:-1], ensemble.gains, ensemble.biases[:-1], strict=True):
+        for weight, bias in zip(ensemble.weights[:-1], ensemble.biases[:-1], strict=True):
             product = hidden @ weight[member]
             variance, mean = torch.var_mean(product, 1, correction=0, keepdim=True)
             normalised = (product - mean) / (variance + 1e-5).sqrt()
-            hidden = torch.nn.functional.leaky_relu(normalised * gain[member] + bias[member], 0.2)
+            hidden = torch.nn.functional.leaky_relu(normalised + bias[member], 0.2)
         expected = hidden @ ensemble.weights[-1][member] + ensemble.biases[-1][member]
         torch.testing.assert_close(outputs[member], expected[:, 0])
     torch.testing.assert_close(ensemble(inputs, torch.tensor([2, 0])), outputs[[2, 0]])

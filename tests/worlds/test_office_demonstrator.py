@@ -9,6 +9,7 @@ import pytest
 
 from skild_ray.config import Environment, Generate
 from skild_ray.data.minari_store import read_minari
+from skild_ray.data.rewards import credit, judges
 from skild_ray.generation.generate import generate
 from skild_ray.worlds.maze.environment import MazeEnv
 from skild_ray.worlds.named import load_expert
@@ -22,20 +23,23 @@ NO_VARIETY = {"jitter": 0.0, "slowest": 1.0, "detours": 0.0, "pauses": 0.0}
 def demonstrate(
     env: OfficeEnv, seed: int, noise: float = 0.0, max_steps: int | None = None, **kwargs: Any
 ) -> tuple[bool, np.ndarray]:
-    """Whether the episode solves all sub-tasks, and its observations."""
+    """Whether the episode solves all sub-tasks, and its observations; which tell what the environment credits."""
     rng = np.random.default_rng(100 + seed)
     observation, _ = env.reset(seed=seed)
     expert = OfficeExpert(env, np.random.default_rng(seed), **kwargs)
     expert.reset(observation)
-    observations = [observation]
+    observations, rewards = [observation], []
     terminated = truncated = False
     while not (terminated or truncated or len(observations) == max_steps):
         action = expert.act(observation)
         assert action.dtype == np.float32 and env.action_space.contains(action)
-        observation, _, terminated, truncated, _ = env.step(
+        observation, reward, terminated, truncated, _ = env.step(
             action + noise * rng.standard_normal(action.shape, np.float32)
         )
         observations.append(observation)
+        rewards.append(reward)
+    if judges(env):
+        assert credit(np.array(observations), env).tolist() == rewards
     return terminated, np.array(observations)
 
 
@@ -43,6 +47,7 @@ def test_solves_the_fixed_task() -> None:
     for start in ("varied", "fixed"):
         solved, observations = demonstrate(OfficeEnv(start=start), seed=0)
         assert solved and len(observations) < 250
+    assert judges(OfficeEnv()) and not judges(OfficeEnv("random"))
 
 
 def test_solves_random_tasks_although_its_actions_are_disturbed() -> None:

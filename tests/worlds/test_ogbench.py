@@ -15,6 +15,7 @@ from PIL import Image
 from benchmarks.demonstrator import play
 from skild_ray.config import Environment, Generate
 from skild_ray.data.episode import Episode
+from skild_ray.data.rewards import credit, judges
 from skild_ray.envs import make_env
 from skild_ray.envs.try_out import try_out
 from skild_ray.generation.collect import Request, collect
@@ -179,6 +180,8 @@ def test_the_demonstrator_succeeds_by_ogbenchs_criterion(world: str, task: str) 
     assert episode.terminated and episode.rewards is not None
     assert episode.rewards.sum() == len(episode.subtasks)
     assert not np.array_equal(episode.executed_actions, episode.actions), "what was meant is recorded, too"
+    asked = make_env(f"skild_ray/{world}-v0", {"task": task})
+    assert np.array_equal(credit(episode.observations, asked), episode.rewards), "so would other data be judged"
     # The same again, judged by OGBench after every step.
     env = make_env(f"skild_ray/{world}-v0", {"task": task, "reward": "dense"})
     observation, _ = env.reset(seed=episode.seed)
@@ -224,6 +227,18 @@ def test_play_goes_from_target_to_target() -> None:
         observation = env.step(expert.act(observation))[0]
         boards.add(tuple(env.state["button_states"]))
     assert len(boards) >= 4
+
+
+@pytest.mark.parametrize(
+    ("id", "kwargs", "told"),
+    [
+        (SCENE, {"task": "task4"}, True),
+        (SCENE, {"task": "task4", "reward": "sparse"}, False),
+        (SCENE, {"task": "play"}, False),
+    ],
+)
+def test_rewards_of_other_data_are_told_where_sub_tasks_pay(id: str, kwargs: dict[str, Any], told: bool) -> None:
+    assert judges(make_env(id, kwargs)) == told
 
 
 def test_the_demonstrator_needs_an_arm() -> None:

@@ -63,6 +63,14 @@ class Subtask(NamedTuple):
         return f"place {self.object} in {self.target}" if self.verb == "place" else f"{self.verb} {self.target}"
 
 
+_TARGETS = {
+    "tray": (TRAY_PLACE, TRAY_INSIDE, TRAY_RIM),
+    "bin": (BIN_PLACE, BIN_INSIDE, BIN_RIM),
+    "drawer": (DRAWER_PLACE, DRAWER_INSIDE, DRAWER_RIM),
+}
+"""Centre, half lengths inside along x and y, and height of the rim of each target; of the drawer where it is closed."""
+
+
 class OfficeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
     """A Franka Panda at a desk with seven objects, a tray, a bin and a drawer.
 
@@ -204,13 +212,56 @@ class OfficeEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]], EzPickle):
         is_inside = (np.abs(position - place)[:2] < inside).all() and position[2] < rim
         return bool(is_inside and self.arm.is_open and self.arm.fingers.sum() > RELEASED_M)
 
+    @property
+    def subtask_reward(self) -> float | None:
+        """What each sub-task of any episode pays; None where episodes have different ones."""
+        return None if self._is_random else 1.0
+
+    def solved(self, observations: NDArray[Any]) -> dict[str, NDArray[np.bool_]]:
+        """For each sub-task whether it is solved in the observations [N, d] of this environment's layout: bool [N].
+
+        Nothing is said where every episode draws its task.
+
+        Raises:
+            ValueError: if the observations have other dimensions.
+        """
+        if self._is_random:
+            return {}
+        values, dimensions = np.asarray(observations, np.float64), OBSERVATION_DIMENSIONS[self.observation_layout]
+        if values.shape[-1] != dimensions:
+            raise ValueError(
+                f"observations have {values.shape[-1]} dimensions, the layout {self.observation_layout!r} {dimensions}"
+            )
+        if self.observation_layout == "compact":
+            hand, opening = values[:, 49:59], values[:, 59]
+        else:
+            hand, opening = values[:, 73:83], values[:, 71] - (DRAWER_PLACE + HANDLE)[1]
+        positions = dict(zip(OBJECTS, values[:, :49].reshape(-1, len(OBJECTS), 7)[..., :3].swapaxes(0, 1), strict=True))
+        is_free = (hand[:, 9] > 0.5) & (hand[:, 7:9].sum(1) > RELEASED_M)
+
+        def is_solved(subtask: Subtask) -> NDArray[np.bool_]:
+            if subtask.verb == "open":
+                return opening > OPEN_SHARE * DRAWER_TRAVEL
+            if subtask.verb == "close":
+                return opening < CLOSED_SHARE * DRAWER_TRAVEL
+            position = positions[subtask.object]
+            if subtask.verb == "pick":
+                is_lifted = position[:, 2] > OBJECTS[subtask.object].rest_height + LIFTED_M
+                return is_lifted & (np.linalg.norm(position - hand[:, :3], axis=1) < NEAR_M)
+            place, inside, rim = _TARGETS[subtask.target]
+            offset = position - place
+            if subtask.target == "drawer":
+                offset[:, 1] -= opening
+            return (np.abs(offset)[:, :2] < inside).all(1) & (position[:, 2] < rim) & is_free
+
+        return {str(goal): is_solved(goal) for goal in self.goals}
+
     def target(self, name: str) -> tuple[Vector, tuple[float, float], float]:
         """Centre [3], where it is now, half lengths inside along x and y, and height of the rim of a target, in m."""
-        if name == "tray":
-            return TRAY_PLACE, TRAY_INSIDE, TRAY_RIM
-        if name == "bin":
-            return BIN_PLACE, BIN_INSIDE, BIN_RIM
-        return np.add(DRAWER_PLACE, (0.0, self.scene.drawer_opening(), 0.0)), DRAWER_INSIDE, DRAWER_RIM
+        place, inside, rim = _TARGETS[name]
+        if name == "drawer":
+            place = np.add(place, (0.0, self.scene.drawer_opening(), 0.0))
+        return place, inside, rim
 
     def handle(self) -> Vector:
         """Centre [3] of the drawer's handle."""

@@ -9,7 +9,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from skild_ray.worlds.ogbench.goals import Task, task_of
+from skild_ray.worlds.ogbench import judge
+from skild_ray.worlds.ogbench.goals import State, Task, ends_of, task_of
 from skild_ray.worlds.ogbench.package import GlobalRandom, environment_names, is_manipulation, make
 
 Reward = Literal["subtasks", "dense", "sparse"]
@@ -50,7 +51,7 @@ class OGBenchEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         ogbench: the environment of OGBench, which only reads are good for.
         state: its info of the last reset or step.
         task: what is to be done; None in play.
-        solved: sub-tasks credited so far in the episode.
+        credited: sub-tasks credited so far in the episode.
 
     Raises:
         ValueError: on an unknown name, task, reward or render mode, or an action that is not finite.
@@ -75,13 +76,15 @@ class OGBenchEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
             self.ogbench, limit = make(f"{name}-v0", kwargs | {"mode": "data_collection", "terminate_at_goal": False})
         else:
             self.ogbench, limit = make(f"{name}-singletask-{task}-v0", kwargs | {"success_timing": "post"})
-            self.task = task_of(name, self.ogbench.task_infos[int(task[-1]) - 1])
+            info = self.ogbench.task_infos[int(task[-1]) - 1]
+            self.task = task_of(name, info)
+            self._goal: State = ends_of(name, info)[1] if self.has_arm else {}
         self.subtasks = self.task.subtasks if self.task else ()
         self.reward, self.render_mode = reward, render_mode
         self.max_episode_steps = limit if max_episode_steps is None else max_episode_steps
         self._random = GlobalRandom()
         self.state: Mapping[str, Any] = {}
-        self.solved = self._steps_left = 0
+        self.credited = self._steps_left = 0
         self.observation_space = spaces.Box(-np.inf, np.inf, self.ogbench.observation_space.shape, np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, self.ogbench.action_space.shape, np.float32)
 
@@ -93,6 +96,16 @@ class OGBenchEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         if self.reward == "subtasks":
             return 0.0, float(len(self.subtasks))
         return -float(self.max_episode_steps * (self.task.conditions if self.reward == "dense" else 1)), 0.0
+
+    @property
+    def subtask_reward(self) -> float | None:
+        """What each sub-task pays, where that is the reward and observations tell what is solved, see `solved`."""
+        told = self.task is not None and self.has_arm and len(set(self.subtasks)) == len(self.subtasks)
+        return 1.0 if told and self.reward == "subtasks" else None
+
+    def solved(self, observations: NDArray[Any]) -> dict[str, NDArray[np.bool_]]:
+        """Whether each sub-task is solved in the observations [T, d]: bool [T]; of an arm's tasks only."""
+        return judge.solved(self.task, self._goal, observations) if self.task and self.has_arm else {}
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -107,7 +120,7 @@ class OGBenchEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
             observation, self.state = self.ogbench.reset(seed=seed)
         if self.has_arm:
             observation = self._observe_afresh()
-        self.solved, self._steps_left = 0, self.max_episode_steps
+        self.credited, self._steps_left = 0, self.max_episode_steps
         return np.asarray(observation, np.float32), {"subtasks_solved": 0}
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
@@ -128,7 +141,7 @@ class OGBenchEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         if self.task is not None:
             rewards = {"subtasks": float(credited), "dense": float(dense), "sparse": float(success) - 1.0}
             reward = rewards[self.reward]
-        info = {"subtasks_solved": self.solved}
+        info = {"subtasks_solved": self.credited}
         return np.asarray(observation, np.float32), reward, bool(success), truncated, info
 
     def next_target(self) -> Mapping[str, Any]:
@@ -145,12 +158,12 @@ class OGBenchEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     def _credit(self, success: bool) -> int:
         """Credit what is solved of the remaining sub-tasks, up to the first that is not; all of them on success."""
-        before, last = self.solved, len(self.subtasks) - 1
+        before, last = self.credited, len(self.subtasks) - 1
         if success:
-            self.solved = len(self.subtasks)
-        while self.task is not None and self.solved < last and self.task.is_solved(self.solved, self.state):
-            self.solved += 1
-        return self.solved - before
+            self.credited = len(self.subtasks)
+        while self.task is not None and self.credited < last and self.task.is_solved(self.credited, self.state):
+            self.credited += 1
+        return self.credited - before
 
     def _observe_afresh(self) -> NDArray[np.float64]:
         """The first observation, in which nothing is left of the actions that OGBench chooses before an episode.

@@ -293,13 +293,22 @@ def task_of(name: str, info: Mapping[str, Any]) -> Task:
     """
     family, _, size = name.partition("-")
     if family == "scene":
-        return SceneTask(_scene_state(info["init"]), _scene_state(info["goal"]))
+        return SceneTask(*ends_of(name, info))
     if family == "cube":
-        return CubeTask(_cube_state(info["init_xyzs"]), _cube_state(info["goal_xyzs"]))
+        return CubeTask(*ends_of(name, info))
     if family == "puzzle":
-        first, goal = ({"button_states": info[f"{when}_button_states"]} for when in ("init", "goal"))
-        return PuzzleTask(first, goal, int(size.rpartition("x")[2]))
+        return PuzzleTask(*ends_of(name, info), int(size.rpartition("x")[2]))
     return MazeTask()
+
+
+def ends_of(name: str, info: Mapping[str, Any]) -> tuple[State, State]:
+    """First and last state of a task of manipulation; arguments as for `task_of`."""
+    if name.startswith("scene"):
+        return _scene_state(info["init"]), _scene_state(info["goal"])
+    if name.startswith("cube"):
+        return _cube_state(info["init_xyzs"]), _cube_state(info["goal_xyzs"])
+    first, goal = ({"button_states": info[f"{when}_button_states"]} for when in ("init", "goal"))
+    return first, goal
 
 
 def _scene_state(described: Mapping[str, Any]) -> State:
