@@ -27,7 +27,7 @@ from skild_ray.generation.sources import load_sources
 from skild_ray.offline.loop import problem_of, train_stage
 from skild_ray.offline.problem import Inputs, Problem
 from skild_ray.runs.artifacts import Artifact
-from skild_ray.stages import OFFLINE, DataKind
+from skild_ray.stages import OFFLINE, SKILD_INPUTS, DataKind
 
 UNITS = {
     "skill_prior": "windows",
@@ -121,7 +121,7 @@ def measure(experiment: Experiment, seconds: float, iterations: int, target_mse:
     results: dict[str, object] = {}
     table = Table("stage", "unit", "bare / s", "Train job / s", "ratio", title_justify="left")
     table.title = f"{experiment.name}: {cores()} cores, {experiment.resources.cpus_per_train_worker} torch threads"
-    for stage in OFFLINE:
+    for stage in SKILD_INPUTS:
         before = benchmark.bare_rate(stage)
         job = benchmark.job_rate(benchmark.job(stage))
         bare = (before + benchmark.bare_rate(stage)) / 2  # around the job: what else the machine does may change

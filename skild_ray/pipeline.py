@@ -238,7 +238,7 @@ class Run:
             return None
         same = artifact.fingerprint == made_from
         budget = self.experiment.algorithm.total_env_steps
-        steps = artifact.facts.get("total_env_steps", budget)  # stages 1 to 3 have none
+        steps = artifact.facts.get("total_env_steps", budget)  # offline stages have none
         if same and steps == budget:
             return artifact
         if not ((same and steps < budget) or self._force):

@@ -30,14 +30,16 @@ class Request(NamedTuple):
 
 
 def offline_requests(experiment: Experiment) -> list[Request]:
-    """What each of stages 1 to 3 asks for."""
+    """What each offline stage asks for."""
     resources = experiment.resources
     each = {"CPU": float(resources.cpus_per_train_worker)} | ({"GPU": 1.0} if resources.use_gpu else {})
     return [Request("Train workers", "resources.train_workers", resources.train_workers, each)]
 
 
 def downstream_requests(experiment: Experiment) -> list[Request]:
-    """What stage 4 asks for."""
+    """What stage 4 asks for; nothing where it only publishes the policy of an offline stage."""
+    if not experiment.algorithm.total_env_steps:
+        return []
     resources, rollout = with_gpu_learner(experiment).resources, experiment.rollout
     runner = {"CPU": rollout.cpus_per_env_runner} | rollout.env_runner_resources
     learner = {"CPU": float(resources.learner_threads)} | ({"GPU": 1.0} if resources.use_gpu else {})

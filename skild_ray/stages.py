@@ -66,21 +66,34 @@ DEMO_DISCRIMINATOR = Stage(
     data=(TASK_AGNOSTIC, DEMONSTRATIONS),
     problem="skild_ray.offline.demo_discriminator:DemoDiscriminatorProblem",
 )
+BEHAVIOURAL_CLONING = Stage(
+    "behavioural_cloning",
+    "Behavioural cloning",
+    data=(DEMONSTRATIONS,),
+    problem="skild_ray.offline.behavioural_cloning:BehaviouralCloningProblem",
+)
 
-OFFLINE: Mapping[str, Stage] = {stage.name: stage for stage in (SKILL_PRIOR, SKILL_POSTERIOR, DEMO_DISCRIMINATOR)}
-"""Stages 1 to 3 by name, in order. Stage 4 is the experiment's algorithm's, see `algorithms.registry`."""
+OFFLINE: Mapping[str, Stage] = {
+    stage.name: stage for stage in (SKILL_PRIOR, SKILL_POSTERIOR, DEMO_DISCRIMINATOR, BEHAVIOURAL_CLONING)
+}
+"""The stages that learn from data alone, by name, in order: SkiLD's stages 1 to 3, then those of baselines.
+
+Stage 4 is the experiment's algorithm's, see `algorithms.registry`. It names the ones that it needs."""
+
+SKILD_INPUTS = (SKILL_PRIOR.name, SKILL_POSTERIOR.name, DEMO_DISCRIMINATOR.name)
+"""Stages 1 to 3 of SkiLD."""
 
 DEMO_RL = Stage(
     "demo_rl",
     "Demonstration-guided RL",
-    inputs=tuple(OFFLINE),
+    inputs=SKILD_INPUTS,
     summary="Demonstration-guided reinforcement learning with the environment's reward",
     because="algorithm.env_reward_weight is above 0",
 )
 IMITATION = Stage(
     "imitation",
     "Imitation",
-    inputs=tuple(OFFLINE),
+    inputs=SKILD_INPUTS,
     summary="Imitation: the demonstrations are the only reward",
     because="algorithm.env_reward_weight is 0",
 )

@@ -19,10 +19,13 @@ ROWS_FILE, HASHES_FILE = "rows.json", "sha256.json"
 def save_checkpoint(algo: OffPolicy, work: Path, rows: list[MetricsRow], keep: int) -> None:
     """Write `work/checkpoint_<env steps>` in one step, and remove the oldest of those before it.
 
+    Before the first env step, where an algorithm makes offline updates, `_<updates>` is appended.
+
     Raises:
         ArtifactError: it cannot be written; the ones before it stay.
     """
-    final = work / f"{PREFIX}{algo.counts['env_steps']:012d}"
+    env_steps, updates = algo.counts["env_steps"], algo.counts["updates"]
+    final = work / (f"{PREFIX}{env_steps:012d}" + ("" if env_steps or not updates else f"_{updates:012d}"))
     with writable(work):
         if not final.exists() or _damage(final):
             draft = work / "draft"
@@ -45,7 +48,7 @@ def save_checkpoint(algo: OffPolicy, work: Path, rows: list[MetricsRow], keep: i
 def restore_newest(algo: OffPolicy, work: Path, budget: int) -> list[MetricsRow]:
     """Restore the newest undamaged checkpoint within the budget, if there is one; the rows of metrics up to it."""
     for path in reversed(_checkpoints(work)):
-        if int(path.name.removeprefix(PREFIX)) > budget:
+        if int(path.name.removeprefix(PREFIX).partition("_")[0]) > budget:
             continue
         storage.fetch(path, HASHES_FILE, lambda folder: _damage(folder) is None)
         if reason := _damage(path):
@@ -53,7 +56,9 @@ def restore_newest(algo: OffPolicy, work: Path, budget: int) -> list[MetricsRow]
             continue
         algo.restore_from_path(str(path.resolve()))
         rows: list[MetricsRow] = json.loads((path / ROWS_FILE).read_text())
-        logger.info(f"resumed at {algo.counts['env_steps']} env steps from {path}")
+        left = algo.offline_updates_left
+        where = f"{algo.counts['updates']} offline updates" if left else f"{algo.counts['env_steps']} env steps"
+        logger.info(f"resumed at {where} from {path}")
         return rows
     return []
 

@@ -20,6 +20,7 @@ from skild_ray.algorithms.replay import Replay, learner_shares
 from skild_ray.algorithms.rllib_internals import env_runner_placement, forget_weights_version, learner_index
 
 UPDATES_PER_CALL = 8
+OFFLINE_UPDATES_PER_STEP = 80
 EPISODE_WINDOW = 50
 """Finished episodes that a logged value is a mean of, once there are so many."""
 
@@ -28,7 +29,8 @@ class OffPolicy(RLlibAlgorithm):
     """Off-policy learning, sampling and learning side by side.
 
     Each fragment that arrives owes `samples_per_decision` replayed transitions a decision; they are paid in updates of
-    `batch_size` before the next fragments are taken in, so the ratio is exact. Unless `synchronous`, env runners
+    `batch_size` before the next fragments are taken in, so the ratio is exact. Before the first fragment is asked for,
+    `offline_updates` are made from what the experience starts with. Unless `synchronous`, env runners
     already collect their next fragment meanwhile, with the weights of the moment it was requested. A runner has one
     request open at most, which bounds how stale a policy can be, and no more requests are made than `total_env_steps`
     allow.
@@ -72,6 +74,16 @@ class OffPolicy(RLlibAlgorithm):
         return self._counts["env_steps"] + self._request_env_steps > self.pace.total_env_steps
 
     @property
+    def offline_updates_left(self) -> int:
+        """Updates to make before the first fragment of experience."""
+        return max(0, self.pace.offline_updates - self._counts["updates"])
+
+    @property
+    def steps(self) -> int:
+        """Env steps so far and, as many steps more, offline updates."""
+        return self._counts["env_steps"] + min(self._counts["updates"], self.pace.offline_updates)
+
+    @property
     def learned(self) -> bool:
         """Whether the last call of `train` made an update; RLlib's losses are NaN where it did not."""
         return self._learned
@@ -104,9 +116,19 @@ class OffPolicy(RLlibAlgorithm):
     def training_step(self) -> None:
         """Take in what the env runners have, set them to work again, then learn until nothing is owed.
 
+        While offline updates are left, make some of them instead.
+
         Raises:
             SkildError: environments fail or hang again and again.
         """
+        if left := self.offline_updates_left:
+            self._owed += min(OFFLINE_UPDATES_PER_STEP, left) * self.pace.batch_size
+            self._learn()
+            self._log_counts()
+        else:
+            self._sample_and_learn()
+
+    def _sample_and_learn(self) -> None:
         pace = self.pace
         ahead = not pace.synchronous and self._runners.remote
         before = self.replay.added
@@ -121,14 +143,17 @@ class OffPolicy(RLlibAlgorithm):
         if self.replay.added >= pace.warmup_decisions:
             self._owed += (self.replay.added - before) * pace.samples_per_decision
         self._learn()
-        for name, value in (self._counts | self._runners.faults).items():
-            self.metrics.log_value(name, value, window=1)
+        self._log_counts()
         # Not before every environment can have finished one: the first to finish are the fast, successful ones.
         envs = max(1, self.config.num_env_runners) * self.config.num_envs_per_env_runner
         if self._counts["episodes"] >= min(EPISODE_WINDOW, envs):
             for name, values in self._recent.items():  # RLlib's own windows are emptied by every report
                 self.metrics.log_value(name, float(np.mean(values)), window=1)
         self.metrics.log_value("replay_size", len(self.replay), window=1)
+
+    def _log_counts(self) -> None:
+        for name, value in (self._counts | self._runners.faults).items():
+            self.metrics.log_value(name, value, window=1)
 
     # --- sampling ---
 
@@ -255,7 +280,7 @@ class OffPolicy(RLlibAlgorithm):
     @property
     def _entropy(self) -> tuple[int, ...]:
         """What new seeds follow from: never the same twice in a run."""
-        return self.config.seed or 0, self._counts["env_steps"], self._runners.faults["lost_runners"]
+        return self.config.seed or 0, self.steps, self._runners.faults["lost_runners"]
 
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
         self._accept_older_weights()

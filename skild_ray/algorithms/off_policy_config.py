@@ -36,10 +36,12 @@ class Pace(NamedTuple):
     horizon: int
     batch_size: int
     samples_per_decision: float
-    """Replayed transitions for each new one."""
+    """Replayed transitions for each new one of the policy's own."""
     warmup_decisions: int
-    """Decisions collected before the first update."""
+    """Decisions collected before the first update, or own transitions, where a decision is stored as several."""
     synchronous: bool
+    offline_updates: int = 0
+    """Updates before the first decision, from what `build_experience` starts with."""
 
 
 class OffPolicyConfig(ModelSettingsConfig):

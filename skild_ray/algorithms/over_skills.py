@@ -1,4 +1,4 @@
-"""Algorithms whose decisions are skills."""
+"""Algorithms that start from artifacts of the offline stages, and those whose decisions are skills."""
 
 import os
 from collections.abc import Mapping
@@ -18,11 +18,10 @@ from skild_ray.runs.folder import run_folder
 from skild_ray.stages import SKILL_PRIOR
 
 
-class SkillConfig(OffPolicyConfig):
-    """Configuration of an algorithm over skills: a decision is a z, decoded into up to H environment steps.
+class PretrainedConfig(OffPolicyConfig):
+    """Configuration of an algorithm that starts from artifacts of the offline stages, which its `Stage` names.
 
-    The decoder is that of the finished stage `skill_prior`, which the algorithm's `Stage` names among its inputs. The
-    RLModule finds the artifacts in `model_config["run_dir"]`.
+    The RLModule finds them in `model_config["run_dir"]`.
     """
 
     def __init__(self, algo_class: type | None = None) -> None:
@@ -46,6 +45,22 @@ class SkillConfig(OffPolicyConfig):
         """Name the folder that holds the artifacts of the stages before this one."""
         self.run_dir = str(Path(os.path.expanduser(run_dir)).resolve())
         return self
+
+    def validate(self) -> None:
+        super().validate()
+        if self.run_dir is None:
+            raise ValueError(f"{type(self).__name__} needs .pretrained(run_dir=DIR)")
+
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        return super().model_settings | {"run_dir": self.run_dir}
+
+
+class SkillConfig(PretrainedConfig):
+    """Configuration of an algorithm over skills: a decision is a z, decoded into up to H environment steps.
+
+    The decoder is that of the finished stage `skill_prior`, which the algorithm's `Stage` names among its inputs.
+    """
 
     @property
     def skill_prior(self) -> Artifact:
@@ -71,12 +86,3 @@ class SkillConfig(OffPolicyConfig):
         dims = artifact.facts["observation_dim"], artifact.experiment.skill.latent_dim
         observations, skills = (Box(-np.inf, np.inf, (dim,), np.float32) for dim in dims)
         return observations, skills
-
-    def validate(self) -> None:
-        super().validate()
-        if self.run_dir is None:
-            raise ValueError(f"{type(self).__name__} needs .pretrained(run_dir=DIR)")
-
-    @property
-    def model_settings(self) -> dict[str, Any]:
-        return super().model_settings | {"run_dir": self.run_dir}

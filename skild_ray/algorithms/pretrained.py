@@ -1,4 +1,4 @@
-"""The models of stages 1 to 3, loaded from their artifacts for stage 4."""
+"""The models of the offline stages, loaded from their artifacts for stage 4."""
 
 import math
 import os
@@ -13,12 +13,13 @@ from safetensors import safe_open
 from torch import Tensor
 
 from skild_ray.config import Experiment
+from skild_ray.models.action_policy import ActionPolicy
 from skild_ray.models.discriminator import Discriminator
 from skild_ray.models.gaussian import Gaussian
 from skild_ray.models.networks import fold
 from skild_ray.models.skill_model import SkillHead, SkillModel
 from skild_ray.runs.artifacts import Artifact, open_inputs, require_hash
-from skild_ray.stages import DEMONSTRATIONS_FILE, OFFLINE, SKILL_PRIOR
+from skild_ray.stages import DEMONSTRATIONS_FILE, SKILD_INPUTS, SKILL_PRIOR
 
 
 def load_skill_model(artifact: Artifact) -> SkillModel:
@@ -42,6 +43,14 @@ def load_head(artifact: Artifact) -> SkillHead:
     head = SkillHead(artifact.facts["observation_dim"], artifact.experiment.skill)
     head.load_state_dict(artifact.weights())
     return head.eval().requires_grad_(False)
+
+
+def load_action_policy(artifact: Artifact) -> ActionPolicy:
+    """The cloned policy pi(a|s) of a behavioural-cloning artifact; frozen."""
+    dims = artifact.facts["observation_dim"], artifact.facts["action_dim"]
+    policy = ActionPolicy(*dims, artifact.experiment.behavioural_cloning)
+    policy.load_state_dict(artifact.weights())
+    return policy.eval().requires_grad_(False)
 
 
 def load_discriminator(artifact: Artifact) -> Discriminator:
@@ -69,7 +78,7 @@ class Pretrained:
     def open(cls, run_dir: str | Path) -> "Pretrained":
         """Raise ArtifactError if one is missing or damaged, or the posterior was trained from another prior."""
         run_dir = Path(os.path.expanduser(run_dir))
-        return cls(*open_inputs(run_dir, tuple(OFFLINE)))
+        return cls(*open_inputs(run_dir, SKILD_INPUTS))
 
     @property
     def artifacts(self) -> tuple[Artifact, Artifact, Artifact]:

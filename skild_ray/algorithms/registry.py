@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 ALGORITHMS: Mapping[str, str] = {
     "skild": "skild_ray.algorithms.skild.settings:SPEC",
     "skild_reference": "skild_ray.algorithms.skild.reference_settings:SPEC",
+    "bc": "skild_ray.algorithms.cloning.settings:SPEC",
+    "skill_bc": "skild_ray.algorithms.cloning.settings:OVER_SKILLS",
+    "qc": "skild_ray.algorithms.qc.settings:SPEC",
     "rlpd": "skild_ray.algorithms.rlpd.settings:SPEC",
     "rlpd_skills": "skild_ray.algorithms.rlpd.settings:OVER_SKILLS",
 }

@@ -57,6 +57,8 @@ class Replay:
     Args:
         capacity: transitions kept; memory is claimed as it fills.
         columns: width of every stored column besides the ones above, by name; a draw gives each at s_0.
+        walk_actions: whether a draw also has
+            n_step_actions  a_0 .. a_{n-1}, repeated after the walk's end  [B, n, action_dim]
         later: whether a draw also has, for targets that count something at every state that the walk enters,
             later_states    s_1 .. s_{n-1}, next_obs                      [B, n, observation_dim]
             later_weights   w_1 .. w_{n-1}, bootstrap                     [B, n]
@@ -75,10 +77,11 @@ class Replay:
         horizon: int,
         seed: int,
         columns: Mapping[str, int],
+        walk_actions: bool = False,
         later: bool = False,
     ) -> None:
         self.capacity, self.n_step, self.discount, self.horizon = capacity, n_step, discount, horizon
-        self._columns, self._later = tuple(columns), later
+        self._columns, self._walk_actions, self._later = tuple(columns), walk_actions, later
         widths = {"obs": observation_dim, "next_obs": observation_dim, "actions": action_dim, **columns}
         if later:
             widths |= {f"next_{name}": width for name, width in columns.items()}
@@ -152,6 +155,8 @@ class Replay:
             "bootstrap": factor * (1.0 - data["terminated"][last]),
             **{name: data[name][start] for name in self._columns},
         }
+        if self._walk_actions:
+            drawn["n_step_actions"] = data["actions"][rows]
         if self._later:
             drawn["later_weights"] = np.concatenate([weights[:, 1:], drawn["bootstrap"][:, None]], 1)
             for name in ("obs", *self._columns):

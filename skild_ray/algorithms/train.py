@@ -43,6 +43,8 @@ def train_downstream(
 ) -> Artifact:
     """Train the experiment's algorithm, on the artifacts in the run directory that it needs, and publish the policy.
 
+    An algorithm whose `total_env_steps` are 0 only publishes the policy that it starts with.
+
     Resumes from the newest checkpoint of the same fingerprint within `total_env_steps`, if there is one. SIGTERM and
     Ctrl-C write a checkpoint before they end the run; so does its end, from which a larger budget resumes.
 
@@ -71,6 +73,8 @@ def train_downstream(
         logger.info(f"{stage}: there is no GPU here, so its learner goes to a node that has one")
     config = algorithm_config(placed)
     subtasks = try_environment(config)
+    if not experiment.algorithm.total_env_steps:
+        return _publish_untrained(config, experiment, fingerprint)
     with Waiting(stage, downstream_requests(experiment)):
         algo = config.build_algo()
     try:
@@ -137,6 +141,21 @@ def publish_policy(
     )
 
 
+def _publish_untrained(config: OffPolicyConfig, experiment: Experiment, fingerprint: str) -> Artifact:
+    """Write the policy that the algorithm starts with, where it learns nothing in the environment."""
+    return publish(
+        experiment,
+        last_stage(experiment).name,
+        config.build_module().state_dict(),
+        rows=[],
+        fingerprint=fingerprint,
+        data={},
+        inputs=input_artifacts(experiment),
+        facts={"total_env_steps": 0, "env_steps": 0},
+        version=config.version,
+    )
+
+
 def try_environment(config: OffPolicyConfig) -> list[str]:
     """Try the environment out, alone and with a decision: what cannot be learned from is found before training starts.
 
@@ -177,26 +196,34 @@ def _train(
     started = saved = time.monotonic()
     if not rows:
         require_budget(algo, experiment)
-    with (
-        Interruption() as interruption,
-        TaskProgress(in_words(stage), budget, "env steps", start=algo.counts["env_steps"]) as progress,
-    ):
-        while not algo.finished:
-            before = algo.counts["env_steps"]
+    with Interruption() as interruption:
+
+        def advance(unit: str, progress: TaskProgress) -> None:
+            nonlocal saved
+            before = algo.steps
             row = metrics_row(algo.train(), algo, subtasks, earlier + time.monotonic() - started)
             rows.append(row)
             series.add(row)
             check_finite(row, experiment)
-            progress.update(row["env_steps"], progress_note(row))
+            progress.update(min(row[unit], progress.total), progress_note(row))
             if checkpoint_is_due(experiment, before, algo, saved, bool(interruption.number)):
                 save_checkpoint(algo, work, rows, experiment.progress.keep_checkpoints)
                 saved = time.monotonic()
             if interruption.number:
                 where = "the last checkpoint" if experiment.algorithm.synchronous else "there"
                 raise Stopped(
-                    f"{stage}: stopped at {algo.counts['env_steps']} env steps; the same command resumes from {where}",
+                    f"{stage}: stopped at {algo.counts[unit]} {in_words(unit)}; the same command resumes from {where}",
                     interruption.number,
                 )
+
+        if algo.offline_updates_left:
+            offline, done = algo.pace.offline_updates, algo.counts["updates"]
+            with TaskProgress(f"{in_words(stage)}, offline", offline, "updates", start=done) as progress:
+                while algo.offline_updates_left:
+                    advance("updates", progress)
+        with TaskProgress(in_words(stage), budget, "env steps", start=algo.counts["env_steps"]) as progress:
+            while not algo.finished:
+                advance("env_steps", progress)
     return rows
 
 
@@ -213,14 +240,14 @@ def require_budget(algo: OffPolicy, experiment: Experiment) -> None:
 def checkpoint_is_due(
     experiment: Experiment, before: int, algo: OffPolicy, saved: float, leaving: bool = False
 ) -> bool:
-    """Whether to write a checkpoint after an iteration that began at `before` env steps.
+    """Whether to write a checkpoint after an iteration that began at `before` steps, see `OffPolicy.steps`.
 
-    With `synchronous` env steps alone decide; otherwise the time since `saved`, or that the process is `leaving`.
+    With `synchronous` these alone decide; otherwise the time since `saved`, or that the process is `leaving`.
     """
     settings = experiment.progress
     if experiment.algorithm.synchronous:
         interval = settings.checkpoint_env_steps
-        return algo.counts["env_steps"] // interval > before // interval
+        return algo.steps // interval > before // interval
     return leaving or time.monotonic() - saved >= settings.checkpoint_interval_s
 
 

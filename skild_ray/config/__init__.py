@@ -1,7 +1,7 @@
 """The experiment: one typed schema with every default, unit and range, read from YAML.
 
-A section a subject: `data`, `skills` (stages 1 to 3), `algorithm` (stage 4; each algorithm has its own in its folder),
-`cluster`, `reporting`; `experiment` puts them together, and `loading` reads and merges files.
+A section a subject: `data`, `skills` (the offline stages), `algorithm` (stage 4; each algorithm has its own in its
+folder), `cluster`, `reporting`; `experiment` puts them together, and `loading` reads and merges files.
 """
 
 from skild_ray.config.algorithm import AlgorithmSettings, Rewards
@@ -21,6 +21,7 @@ from skild_ray.config.messages import explain
 from skild_ray.config.reporting import EvaluationSettings, MLflowSettings, TrackingSettings, WandbSettings
 from skild_ray.config.section import Section
 from skild_ray.config.skills import (
+    BehaviouralCloningSettings,
     DemoDiscriminatorSettings,
     Norm,
     SkillModelSettings,
@@ -31,6 +32,7 @@ from skild_ray.config.skills import (
 
 __all__ = [
     "AlgorithmSettings",
+    "BehaviouralCloningSettings",
     "Data",
     "DemoDiscriminatorSettings",
     "Environment",

@@ -43,5 +43,7 @@ class ProgressSettings(Section):
 
     report_interval_s: float = Field(5.0, gt=0, description="seconds between lines of metrics in stage 4")
     checkpoint_interval_s: float = Field(60.0, gt=0, description="seconds between checkpoints in stage 4")
-    checkpoint_env_steps: int = Field(50_000, gt=0, description="the same with algorithm.synchronous, in env steps")
+    checkpoint_env_steps: int = Field(
+        50_000, gt=0, description="the same with algorithm.synchronous, in env steps; offline updates count as many"
+    )
     keep_checkpoints: int = Field(2, gt=0)

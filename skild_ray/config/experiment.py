@@ -12,6 +12,7 @@ from skild_ray.config.data import Data, Environment
 from skild_ray.config.reporting import EvaluationSettings, TrackingSettings
 from skild_ray.config.section import Section
 from skild_ray.config.skills import (
+    BehaviouralCloningSettings,
     DemoDiscriminatorSettings,
     SkillModelSettings,
     SkillPosteriorSettings,
@@ -32,6 +33,7 @@ class Experiment(Section):
     skill_prior: SkillPriorSettings = SkillPriorSettings()
     skill_posterior: SkillPosteriorSettings = SkillPosteriorSettings()
     demo_discriminator: DemoDiscriminatorSettings = DemoDiscriminatorSettings()
+    behavioural_cloning: BehaviouralCloningSettings = BehaviouralCloningSettings()
     algorithm: SerializeAsAny[AlgorithmSettings] = Field({}, validate_default=True, description="stage 4, by its type")
     rollout: RolloutSettings = RolloutSettings()
     resources: ResourceSettings = ResourceSettings()

@@ -1,4 +1,4 @@
-"""Stages 1 to 3: the skill model, its prior and posterior, and the demo discriminator."""
+"""The offline stages: the skill model, its prior and posterior, the demo discriminator, and behavioural cloning."""
 
 from typing import Literal
 
@@ -97,3 +97,14 @@ class DemoDiscriminatorSettings(Training):
     layers: int = Field(3, ge=0)
     label_smoothing: float = Field(0.05, ge=0, lt=0.5, description="targets are 1 - x and x")
     observation_noise: float = Field(0.1, ge=0, description="std added to the input, in standardised units")
+
+
+class BehaviouralCloningSettings(Training):
+    """Behavioural cloning: a policy pi(a|s) over actions on the demonstrations, for `algorithm.type: bc`."""
+
+    iterations: int = Field(8_000, gt=0)
+    batch_size: int = Field(256, gt=0, description="states")
+    hidden: int = Field(256, gt=0, description="units of the hidden layers")
+    layers: int = Field(2, ge=0, description="hidden blocks")
+    norm: Norm = "layer"
+    observation_noise: float = Field(3e-3, ge=0, description="std added to the input, in standardised units")

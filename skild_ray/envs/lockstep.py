@@ -60,6 +60,8 @@ class LockstepVectorEnv(VectorEnv):
         self._seeds: list[int | None] = [None] * self.num_envs  # of each episode that was given one
         self._endless = max(ENDLESS, episode_limit(envs[0]) or 0)
         self._solved = np.zeros(self.num_envs, np.int64)
+        self.step_rewards = np.zeros((self.num_envs, horizon))
+        """Rewards of the environment steps of the last decisions; 0 after the end of an episode."""
 
     @abstractmethod
     def act(self) -> NDArray[np.float32]:
@@ -89,7 +91,7 @@ class LockstepVectorEnv(VectorEnv):
                 passes ENDLESS steps, or the limit that the environment announces if that is later.
         """
         count, envs, observations = self.num_envs, self.envs, self._observations
-        rewards, last_rewards = np.zeros(count), np.zeros(count)
+        rewards, self.step_rewards = np.zeros(count), np.zeros((count, self.horizon))
         terminated, truncated = np.zeros(count, bool), np.zeros(count, bool)
         taken = np.zeros(count, np.int64)
         active = np.flatnonzero(~self._over).tolist()
@@ -97,7 +99,7 @@ class LockstepVectorEnv(VectorEnv):
             for index in np.flatnonzero(self._over).tolist():
                 self._reset_one(index, None, None)
         self.decisions[:] = actions
-        for _ in range(self.horizon):
+        for step in range(self.horizon):
             if not active:
                 break
             taken[active] += 1
@@ -108,14 +110,14 @@ class LockstepVectorEnv(VectorEnv):
                     observations[index], reward, over, cut, info = envs[index].step(executed[index])
                     self._solved[index] = info.get(SOLVED, 0)
                     rewards[index] += reward
-                    last_rewards[index] = reward
+                    self.step_rewards[index, step] = reward
                     if over or cut:
                         terminated[index], truncated[index] = over, cut
                         ended.append(index)
                 except Exception as error:  # whatever a user's environment raises
                     raise self._fault(index, described(error), taken) from error
-            if not (np.isfinite(observations).all() and np.isfinite(last_rewards).all()):
-                self._refuse(last_rewards, taken)
+            if not (np.isfinite(observations).all() and np.isfinite(self.step_rewards[:, step]).all()):
+                self._refuse(self.step_rewards[:, step], taken)
             if ended:
                 self._over[ended] = True
                 active = [index for index in active if index not in ended]

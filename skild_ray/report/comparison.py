@@ -141,7 +141,7 @@ def _figure(methods: Sequence[Method], subtasks: bool) -> str:
     drawing, axes = new_axes(*FIGURE_SIZE)
     styles = [(colour(series), dashes) for dashes, series in product(DASHES, SERIES)]
     for method, (ink, dashes) in zip(methods, styles, strict=False):
-        if method.which == "trained":
+        if method.which == "trained" and any(part.env_steps_trained for part in method.summaries("deterministic")):
             steps, mean, low, high = band(method.runs, "subtasks_solved" if subtasks else "success")
             axes.fill_between(steps, low, high, color=ink, alpha=0.16, linewidth=0)
             axes.plot(steps, mean, color=ink, linewidth=1.6, linestyle=dashes, label=method.name)

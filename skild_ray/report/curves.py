@@ -31,6 +31,7 @@ LOSS_TITLES = {
     "kl": ("KL(encoder ‖ N(0, I))", "nats a latent dimension"),
     "prior": ("-log p(z|s) of the prior", "nats"),
     "action_mse": ("Action error of the decoder", "mean square"),
+    "squared_error": ("Error of the mean action", "mean square"),
     "d_demonstrations": ("D(s) on demonstrations", "mean D"),
     "d_task_agnostic": ("D(s) on task-agnostic states", "mean D"),
 }
@@ -69,6 +70,7 @@ DOWNSTREAM_PANELS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel("Critic loss", "half the squared error", [("critic_loss", "")], log=True),
         Panel("Policy loss", "regularisation - Q", [("policy_loss", "")]),
+        Panel("Flow loss", "squared error of the velocity", [("flow_loss", "")]),
         Panel(
             "Gradients before clipping",
             "norm",
@@ -102,7 +104,7 @@ def read_metrics(path: Path) -> Metrics:
 
 
 def offline_curves(stage: str, metrics: Metrics) -> Markup:
-    """Training against held-out values of every loss of stages 1 to 3 over iterations; the kept weights are marked.
+    """Training against held-out values of every loss of an offline stage over iterations; the kept weights are marked.
 
     A loss that picked the best of its part of the model is marked by its value with all that is kept, since when it has
     had that one.
@@ -125,6 +127,7 @@ def offline_curves(stage: str, metrics: Metrics) -> Markup:
 
 def downstream_curves(stage: str, metrics: Metrics) -> Markup:
     """Groups of panels of stage 4 over environment steps, those of which the metrics know a column."""
+    steps, unit = _steps(metrics)
     parts: list[Markup] = []
     for group, group_panels in DOWNSTREAM_PANELS.items():
         figures = []
@@ -138,8 +141,8 @@ def downstream_curves(stage: str, metrics: Metrics) -> Markup:
                     name,
                     panel.title,
                     panel.unit,
-                    "env steps",
-                    metrics["env_steps"],
+                    unit,
+                    steps,
                     lines,
                     panel.limits,
                     panel.log,
@@ -152,8 +155,8 @@ def downstream_curves(stage: str, metrics: Metrics) -> Markup:
                     f"{stage}-completion",
                     "Completed in order",
                     f"share of {EPISODE_WINDOW} episodes",
-                    "env steps",
-                    metrics["env_steps"],
+                    unit,
+                    steps,
                     rates,
                     limits=(-0.02, 1.02),
                 )
@@ -161,6 +164,15 @@ def downstream_curves(stage: str, metrics: Metrics) -> Markup:
         if figures:
             parts += [element("h4", group), panels(figures)]
     return join(parts)
+
+
+def _steps(metrics: Metrics) -> tuple[NDArray[np.float64], str]:
+    """Where each row of stage 4 stands, and in which unit: offline updates count up to 0, then env steps begin."""
+    steps, updates = metrics["env_steps"], metrics.get("updates", np.zeros_like(metrics["env_steps"]))
+    last = updates[steps == 0].max(initial=0)
+    if last == 0:
+        return steps, "env steps"
+    return np.where(steps == 0, updates - last, steps), "env steps; before 0 offline updates"
 
 
 def credit_curves(stage: str, parts: Sequence[tuple[str, Summary]]) -> Markup:

@@ -181,7 +181,7 @@ def _of(where: Sequence[str], stages: Sequence[Artifact]) -> str:
 def _curves(stages: Sequence[Artifact], metrics: Mapping[str, Metrics]) -> list[Markup]:
     content = [
         note(
-            "Training values of stages 1 to 3 are those of one batch, with the noise that the stage adds to its "
+            "Training values of offline stages are those of one batch, with the noise that the stage adds to its "
             "inputs; held-out values are without noise, on episodes that are never trained on. The dot "
             "marks the weights that were kept."
         )

@@ -115,7 +115,7 @@ def open_inputs(run_dir: Path, stages: Sequence[str]) -> list[Artifact]:
 
 
 def stage_names(run_dir: Path) -> list[str]:
-    """The stages that a run has folders of, stages 1 to 3 first; each may still be damaged."""
+    """The stages that a run has folders of, offline ones first; each may still be damaged."""
     here = [path.parent.name for path in run_dir.glob(f"*/{RECORD_FILE}")]
     found = {name for name in (*here, *storage.names(run_dir)) if not name.startswith(".")}
     return [name for name in OFFLINE if name in found] + sorted(found - OFFLINE.keys())

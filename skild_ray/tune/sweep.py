@@ -184,8 +184,7 @@ class Sweep(Section):
     def offline_stages(self) -> Sequence[str]:
         """The offline stages that trials need."""
         if self.offline_stage:
-            names = tuple(OFFLINE)
-            return names[: names.index(self.offline_stage) + 1]
+            return (*OFFLINE[self.offline_stage].inputs, self.offline_stage)
         return last_stage(self.base).inputs
 
     @functools.cached_property
@@ -222,7 +221,13 @@ class Sweep(Section):
         return [{"seed": seed, **sample, **grid} for sample, grid, seed in product(drawn, fixed, seeds)]
 
     def check(self) -> None:
-        """Raise ConfigError unless every value that can be drawn makes a valid experiment."""
+        """Raise ConfigError unless every value that can be drawn makes a valid experiment, and one that is trained."""
+        if not (self.offline_stage or self.base.algorithm.total_env_steps):
+            offline = last_stage(self.base).inputs[-1]
+            raise ConfigError(
+                f"metric: algorithm.type {self.base.algorithm.type} learns nothing in the environment, so there are no "
+                f"reports to judge trials by; choose {offline}.best_validation_loss"
+            )
         for key, dimension in self.space.items():
             for value in dimension.extremes:
                 self._try({key: value}, f"space.{key}")

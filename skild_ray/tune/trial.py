@@ -75,7 +75,7 @@ class Trial(tune.Trainable):
 
     def _train(self, algo: OffPolicy) -> dict[str, Any]:
         started, before = time.monotonic(), self._rows[-1]["seconds"] if self._rows else 0.0
-        steps = algo.counts["env_steps"]
+        steps = algo.steps
         row = metrics_row(algo.train(), algo, self._subtasks, before + time.monotonic() - started)
         check_finite(row, self.experiment)
         self._rows.append(row)

@@ -1,5 +1,6 @@
 """What each offline stage trains on, without Ray."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,18 @@ from skild_ray.config import Experiment
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.errors import DataError
 from skild_ray.models.skill_model import SkillHead, SkillModel
+from skild_ray.offline.behavioural_cloning import BehaviouralCloningProblem
 from skild_ray.offline.demo_discriminator import DemoDiscriminatorProblem
 from skild_ray.offline.problem import Inputs, Problem, worker_seed
 from skild_ray.offline.skill_posterior import SkillPosteriorProblem
 from skild_ray.offline.skill_prior import SkillPriorProblem
 from skild_ray.offline.training_run import TrainingRun
+from skild_ray.stages import OFFLINE
 
 MakeTrajectories = Callable[..., Trajectories]
 RATE = 1e-2
 """Of learning: a few steps have to be enough."""
-PROBLEMS = [SkillPriorProblem, SkillPosteriorProblem, DemoDiscriminatorProblem]
+PROBLEMS = [SkillPriorProblem, SkillPosteriorProblem, DemoDiscriminatorProblem, BehaviouralCloningProblem]
 
 
 def _experiment(**sections: Any) -> Experiment:
@@ -35,7 +38,7 @@ def _inputs(task_agnostic: Sequence[Trajectories], demonstrations: Sequence[Traj
         "task_agnostic": [{"dataset": "x"}] * len(task_agnostic),
         "demonstrations": [{"dataset": "x"}] * len(demonstrations),
     }
-    rates = {stage: {"learning_rate": RATE} for stage in ("skill_prior", "skill_posterior", "demo_discriminator")}
+    rates = {stage: {"learning_rate": RATE} for stage in OFFLINE}
     experiment = _experiment(**({"data": sources} | rates | sections))
     torch.manual_seed(0)
     model = SkillModel(2, 2, experiment.skill)
@@ -189,6 +192,32 @@ def test_validation_is_fixed(inputs: Inputs, make: Callable[[Inputs, int], Probl
 def test_a_few_steps_lower_the_loss(inputs: Inputs, make: Callable[[Inputs, int], Problem]) -> None:
     torch.manual_seed(0)
     _check_that_it_learns(make(inputs, 0))
+
+
+def test_cloning_losses_by_hand(inputs: Inputs) -> None:
+    """mu = 0, sigma = (1, e): -log pi(a|s) = (a_1^2 + a_2^2 / e^2) / 2 + 1 + log 2 pi."""
+    problem = BehaviouralCloningProblem(inputs, seed=0)
+    policy = problem.module.eval()
+    last = policy.mean[-1]
+    for parameter in (last.weight, last.bias):
+        torch.nn.init.zeros_(parameter)
+    policy.log_std.data = torch.tensor([0.0, 1.0])
+    losses = problem.losses(policy, (torch.zeros(2, 2), torch.tensor([[0.6, 0.8], [0.0, 0.0]])))
+    mean_square = (0.36 + 0.64 * math.exp(-2)) / 2
+    assert losses.total.item() == pytest.approx(mean_square / 2 + 1 + math.log(2 * math.pi))
+    assert losses.squared_error.item() == pytest.approx((0.36 + 0.64) / 4)
+
+
+def test_cloning_trains_on_demonstrations_alone(inputs: Inputs) -> None:
+    problem = BehaviouralCloningProblem(inputs, seed=0)
+    train, held_out, _ = inputs.split("demonstrations")
+    states, actions = problem.batch()
+    assert states.shape == actions.shape == (256, 2)
+    assert _rows(states) <= _known_rows(*train)
+    assert _rows(problem.validation()[0][0]) <= _known_rows(*held_out)
+    observations = torch.from_numpy(train[0].observations)
+    torch.testing.assert_close(problem.module.standardize.mean, observations.mean(0))
+    torch.testing.assert_close(problem.module.standardize.std, observations.std(0))
 
 
 def test_muon_steps_the_hidden_matrices_of_encoder_and_decoder(make_trajectories: MakeTrajectories) -> None:

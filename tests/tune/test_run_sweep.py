@@ -20,7 +20,7 @@ from skild_ray.errors import ConfigError
 from skild_ray.pipeline import Run
 from skild_ray.runs.artifacts import open_artifact
 from skild_ray.runs.folder import run_folder
-from skild_ray.stages import OFFLINE
+from skild_ray.stages import SKILD_INPUTS
 from skild_ray.tune.offline import trial_folder
 from skild_ray.tune.results import Outcome, show, write_best
 from skild_ray.tune.run import run_sweep
@@ -33,7 +33,7 @@ SMALL = {"rollout.num_env_runners": 0, "rollout.num_envs_per_env_runner": 4, "ro
 # What makes a trial of any of the shipped sweeps take seconds.
 TINY: dict[str, Any] = {
     **{f"skill.{key}": value for key, value in SKILL.items()},
-    **{f"{stage}.{key}": value for stage in OFFLINE for key, value in SHORT.items()},
+    **{f"{stage}.{key}": value for stage in SKILD_INPUTS for key, value in SHORT.items()},
     **{f"algorithm.{key}": value for key, value in ALGORITHM.items()},
     **SMALL,
     "algorithm.total_env_steps": 1_200,
@@ -99,7 +99,7 @@ def _scored(ranking: list[Outcome]) -> list[float]:
 
 def test_a_killed_sweep_goes_on(folder: Path, ray_session: None, capsys: pytest.CaptureFixture[str]) -> None:
     """Eight trials on one set of offline artifacts, trained once; one diverges; what had finished stays as it was."""
-    stages = dict.fromkeys(OFFLINE, SHORT)
+    stages = dict.fromkeys(SKILD_INPUTS, SHORT)
     algorithm = {"total_env_steps": 800, "synchronous": True, "critic_norm": "none"}
     (folder / "line.yaml").write_text(to_yaml(tiny_experiment(folder / "runs", **stages, algorithm=algorithm)))
     rates = [1e-4, 2e-4, 3e-4, 4e-4, 5e-4, 6e-4, 1e30, 7e-4]
@@ -163,11 +163,11 @@ def _reproduces(best: Experiment, offline: Path, sweep: Sweep, outcome: Outcome)
     assert best.seed not in (outcome.values["seed"], sweep.base.seed)
     best = with_values(best, {"seed": outcome.values["seed"]})
     run_folder(best).mkdir()
-    for stage in OFFLINE:
+    for stage in SKILD_INPUTS:
         (run_folder(best) / stage).symlink_to(offline / stage)
     messages: list[str] = []
     artifact = Run(best, messages.append).train_all()
-    assert [message.split(",")[0] for message in messages[:3]] == [f"{stage}: up to date" for stage in OFFLINE]
+    assert [message.split(",")[0] for message in messages[:3]] == [f"{stage}: up to date" for stage in SKILD_INPUTS]
     assert artifact.model_hash == open_artifact(trial_folder(sweep.folder, outcome.trial), "demo_rl").model_hash
 
 

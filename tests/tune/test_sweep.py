@@ -90,6 +90,11 @@ def test_overrides_go_to_the_sweep_or_to_its_experiment(sweep: Callable[..., Swe
             {"set": {"algorithm.learn_alphas": True}, "scheduler": {"pbt": {"interval_env_steps": 9}}},
             "with algorithm.learn_alphas it is only where learning starts",
         ),
+        (
+            {"set": {"algorithm.type": "bc"}, "space": {"behavioural_cloning.hidden": {"grid": [8]}}},
+            "metric: algorithm.type bc learns nothing in the environment, so there are no reports to judge trials by; "
+            "choose behavioural_cloning.best_validation_loss",
+        ),
         ({"experiment": "absent.yaml"}, "no such experiment file"),
     ],
 )

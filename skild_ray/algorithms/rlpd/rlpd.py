@@ -1,13 +1,8 @@
 """RLPD as an RLlib algorithm: its configuration."""
 
-import functools
-from collections.abc import Mapping
 from typing import Any, Self
 
-import torch
-from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from torch import Tensor
 
 from skild_ray.algorithms.off_policy import OffPolicy
 from skild_ray.algorithms.off_policy_config import Pace
@@ -15,8 +10,8 @@ from skild_ray.algorithms.prior_data import PriorDataConfig, PriorDataExperience
 from skild_ray.algorithms.rlpd.rlpd_learner import RLPDTorchLearner
 from skild_ray.algorithms.rlpd.rlpd_rl_module import RLPDTorchRLModule
 from skild_ray.algorithms.rlpd.settings import RLPDSettings
+from skild_ray.algorithms.standardised import standardise_by
 from skild_ray.algorithms.typing import takes
-from skild_ray.models.networks import Standardizer
 
 
 class RLPDConfig(PriorDataConfig):
@@ -94,17 +89,8 @@ class RLPD(OffPolicy):
 
     def setup(self, config: RLPDConfig) -> None:
         super().setup(config)
-        observations = torch.from_numpy(self.experience.prior_observations())
-        if len(observations):
-            standardize = Standardizer(observations.shape[1])
-            standardize.fit(observations)
-            statistics = standardize.state_dict()
-            self.learner_group.foreach_learner(func=functools.partial(_standardize, statistics=statistics))
+        standardise_by(self.learner_group, self.experience.prior_observations())
 
     @classmethod
     def get_default_config(cls) -> RLPDConfig:
         return RLPDConfig()
-
-
-def _standardize(learner: RLPDTorchLearner, statistics: Mapping[str, Tensor]) -> None:
-    learner.module[DEFAULT_MODULE_ID].unwrapped().standardize.load_state_dict(statistics)

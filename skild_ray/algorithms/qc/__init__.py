@@ -1,0 +1,1 @@
+"""Q-chunking: learning over chunks of actions, from offline data first."""
