@@ -64,9 +64,9 @@ class SkiLDSettings(AlgorithmSettings):
     latent_bound: float = Field(3.0, gt=0, description="b above")
 
     alpha: float = Field(
-        0.004, ge=0, description="weight of KL(pi || prior), in returns a nat; its start where it is learned"
+        0.0025, ge=0, description="weight of KL(pi || prior), in returns a nat; its start where it is learned"
     )
-    alpha_q: float = Field(0.004, ge=0, description="the same of KL(pi || posterior)")
+    alpha_q: float = Field(0.0025, ge=0, description="the same of KL(pi || posterior)")
     learn_alphas: bool = Field(False, description="dual descent of alpha and alpha_q on the two target divergences")
     target_divergence: float = Field(10.0, gt=0, description="delta, target KL(pi || prior) in nats")
     target_divergence_q: float = Field(1.0, gt=0, description="delta_q, target KL(pi || posterior) in nats")

@@ -24,7 +24,7 @@ class SkiLDConfig(SkillConfig):
             .environment("skild_ray/Maze-v0", env_config={"max_episode_steps": 2000})
             .pretrained(run_dir="runs/maze")
             .env_runners(num_env_runners=2, num_envs_per_env_runner=16)
-            .training(alpha=0.004, n_step=8)
+            .training(alpha=0.0025, n_step=8)
         )
         algo = config.build_algo()
 
