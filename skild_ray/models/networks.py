@@ -66,6 +66,13 @@ class Ensemble(_Following, nn.ModuleList):
         wanted = self if members is None else [self[index] for index in members.tolist()]
         return torch.stack([member(inputs).squeeze(-1) for member in wanted])
 
+    @torch.no_grad()
+    def start_at_zero(self) -> None:
+        """Let every member be 0 everywhere until it is trained; their hidden layers still differ."""
+        for member in self:
+            *_, output = member.children()
+            nn.init.zeros_(output.weight)
+
 
 class BatchedEnsemble(_Following):
     """`members` perceptrons of equal shape and one output: `layers` x [Linear, LayerNorm, LeakyReLU], Linear.

@@ -47,6 +47,8 @@ class SkiLDTorchRLModule(TorchRLModule, InferenceOnlyAPI):
         self.critics = Ensemble(
             settings.critics, inputs, settings.critic_hidden, settings.critic_layers, settings.critic_norm
         )
+        if settings.normalize_rewards:  # a network's first outputs are as large as all returns are
+            self.critics.start_at_zero()
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.discriminator = load_discriminator(pretrained.demo_discriminator)
         self.discriminator.requires_grad_(self.online_discriminator)
