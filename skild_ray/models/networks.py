@@ -71,6 +71,7 @@ class Ensemble(_Following, nn.ModuleList):
         """Let every member be 0 everywhere until it is trained; their hidden layers still differ."""
         for member in self:
             *_, output = member.children()
+            assert isinstance(output, nn.Linear)
             nn.init.zeros_(output.weight)
 
 
