@@ -97,7 +97,8 @@ class SkiLD(OffPolicy):
 
     def training_step(self) -> None:
         super().training_step()
-        self.metrics.log_value("reward_scale", self.experience.reward_scale.value, window=1)
+        if self.config.settings.normalize_rewards:
+            self.metrics.log_value("reward_scale", self.experience.reward_scale.value, window=1)
 
     @classmethod
     def get_default_config(cls) -> SkiLDConfig:
