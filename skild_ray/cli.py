@@ -36,8 +36,8 @@ DataSet = Annotated[
     str,
     typer.Argument(
         metavar="DATA_SET",
-        help="Minari id, D4RL-style .hdf5 file, folder of SPiRL-style .h5 files, or module:attribute:path with another "
-        "package's reader",
+        help="Minari id, or path of a data set in one of the formats that the README lists; module:attribute:path "
+        "names another package's reader",
     ),
 ]
 File = Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="experiment file, such as experiments/maze.yaml")]

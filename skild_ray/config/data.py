@@ -35,8 +35,8 @@ class Source(Section):
 
     dataset: str | None = Field(
         None,
-        description="Minari id, D4RL-style .hdf5 file, folder of SPiRL-style files, or 'module:attribute:path' with "
-        "another package's reader",
+        description="Minari id, path of a data set in one of the formats of skild_ray.data.registry, 'format:path', or "
+        "'module:attribute:path' with another package's reader",
     )
     generate: Generate | None = None
     weight: float = Field(1.0, gt=0, description="share of the sampled windows, relative to the other sources")

@@ -31,7 +31,7 @@ def require_vectors(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
     if not shape:
         why = "it is a single value"
     elif len(shape) > 2:
-        why = "each row must be a vector: flatten it, or encode images first"
+        why = "each row must be a vector: flatten it; images are not read yet, encode them first"
     elif len(shape) == 2:
         why = "its rows are empty"
     elif dtype.kind in "iu":

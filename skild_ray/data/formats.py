@@ -1,8 +1,6 @@
 """Data sets in any of the formats that are read, or in memory, checked and laid out for an environment."""
 
 import logging
-import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -12,55 +10,20 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from skild_ray.data import arrays, d4rl, minari_store, spirl
+from skild_ray.data import arrays
 from skild_ray.data.episode import Episode
 from skild_ray.data.minari_store import MinariWriter, dataset_exists
 from skild_ray.data.orders import Order, describe_orders, indices_of, order_from_states
-from skild_ray.data.reader import Reader
+from skild_ray.data.registry import find_reader
 from skild_ray.data.rewards import for_task
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.envs.conventions import ACTION_TOLERANCE, offered
 from skild_ray.errors import DataError, SkildError, about, described
-from skild_ray.plugins import import_by_name
 
 logger = logging.getLogger(__name__)
 
-READERS = [minari_store.READER, d4rl.READER, spirl.READER]
-"""The formats, in the order in which they are asked whether a data set is theirs."""
-
-OTHER_READER = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*):(.+)")
-"""`module:attribute:name`: a data set in the format of another package's Reader."""
-
 Dataset = str | Trajectories | Sequence[Episode]
-"""A data set by name, or in memory. The name is that of one of READERS, or `module:attribute:name`."""
-
-
-def find_reader(name: str) -> tuple[Reader, str]:
-    """The reader of a data set, and the data set's name without the reader's.
-
-    Raises:
-        ConfigError: the module of another package's reader cannot be imported.
-        DataError: there is no such reader, or no reader for such a data set; the message lists the formats.
-    """
-    other = OTHER_READER.fullmatch(name)
-    if other is None:
-        location = os.path.expanduser(name)
-        for reader in READERS:
-            if reader.matches(location):
-                return reader, location
-        problem = "has none of the formats" if os.path.exists(location) else "there is no such file or folder"
-        known = ", ".join(reader.description for reader in READERS)
-        raise DataError(
-            f"{location}: {problem}; a data set is {known}, or 'module:attribute:path' with another package's reader"
-        )
-    module, attribute, location = other.groups()
-    found = getattr(import_by_name(module, f"data set {name!r}"), attribute, None)
-    if not isinstance(found, Reader):
-        raise DataError(f"data set {name!r}: module {module!r} has no {Reader.__module__}.Reader {attribute!r}")
-    location = os.path.expanduser(location)
-    if not found.matches(location):
-        raise DataError(f"data set {name!r}: {location!r} is not {found.description}")
-    return found, location
+"""A data set by a name that `find_reader` understands, or in memory."""
 
 
 def load_dataset(
@@ -72,7 +35,7 @@ def load_dataset(
     """Load a data set into memory.
 
     Args:
-        dataset: a D4RL-style `.hdf5` or `.h5` file, a folder of SPiRL-style files, the id of a local Minari data set,
+        dataset: the path or id of a data set in one of the formats of `registry.READERS`, `format:path`,
             `module:attribute:path` with a `Reader` of another package; or trajectories or episodes in memory.
         environment: whose observations and actions the data must fit. Observations of another layout are converted if
             it has a method `convert_observations`.

@@ -84,9 +84,20 @@ def write_spirl(folder: Path) -> str:
     return str(folder)
 
 
-@pytest.fixture(params=["minari", "minari-dict", "d4rl", "spirl"])
+def write_ogbench(path: Path) -> str:
+    """As OGBench's own generators do: a row for every state, with some action in the last one."""
+    states = np.concatenate([states for states, _ in EPISODES])
+    actions = np.concatenate([np.append(actions, [[99.0]], axis=0) for _, actions in EPISODES])
+    terminals = np.concatenate([np.arange(length + 1) == length for length in LENGTHS])
+    np.savez_compressed(path, observations=states, actions=actions, terminals=terminals, qpos=states, qvel=states)
+    return str(path)
+
+
+@pytest.fixture(params=["minari", "minari-dict", "d4rl", "spirl", "ogbench"])
 def dataset(request: pytest.FixtureRequest, minari_root: Path, tmp_path: Path) -> str:
     """The same three episodes in each format."""
+    if request.param == "ogbench":
+        return write_ogbench(tmp_path / "line-play-v0.npz")
     if request.param == "d4rl":
         return write_d4rl(tmp_path / "flat.hdf5", {"terminals": ends(4, 11), "timeouts": ends(7)})
     if request.param == "spirl":
@@ -113,12 +124,12 @@ def test_import_writes_a_minari_data_set(dataset: str) -> None:
     env = LineEnv()
     assert import_dataset(dataset, "imported/walk-v0", env) == 3
     stored = list(minari.load_dataset("imported/walk-v0"))
-    with_last_state = dataset == "line/walk-v0"
+    with_last_state = dataset == "line/walk-v0" or dataset.endswith(".npz")
     for stored_episode, (states, actions) in zip(stored, EPISODES, strict=True):
         length = len(actions) if with_last_state else len(actions) - 1
         assert np.array_equal(stored_episode.observations, states[: length + 1].astype(np.float32))
         assert np.array_equal(stored_episode.actions, actions[:length].astype(np.float32))
-    assert [bool(e.terminations[-1]) for e in stored] == [with_last_state] * 3
+    assert [bool(e.terminations[-1]) for e in stored] == [dataset == "line/walk-v0"] * 3
     with pytest.raises(DataError, match="'imported/walk-v0' already"):
         import_dataset(dataset, "imported/walk-v0", env)
     with pytest.raises(DataError, match="no Minari id"):
