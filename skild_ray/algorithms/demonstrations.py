@@ -10,7 +10,7 @@ import torch
 from skild_ray.algorithms.transitions import Rows
 from skild_ray.config import Environment, Source
 from skild_ray.data.episode import Episode
-from skild_ray.data.formats import load_rewarded_episodes
+from skild_ray.data.formats import Stored, load_rewarded_episodes
 from skild_ray.envs.registry import make_env
 from skild_ray.models.skill_model import SkillModel
 
@@ -32,7 +32,7 @@ def load_demonstrations(sources: Sequence[Source], environment: Environment, rew
             demonstration_rows(episode)
             for source in sources
             for episode in load_rewarded_episodes(
-                source.dataset or "", env, source.max_episodes, source.select, needed=rewarded
+                Stored.of(source), env, source.max_episodes, source.select, needed=rewarded
             )
         ]
 

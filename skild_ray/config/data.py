@@ -39,6 +39,10 @@ class Source(Section):
         "'module:attribute:path' with another package's reader",
     )
     generate: Generate | None = None
+    observations: list[str] | None = Field(
+        None, min_length=1, description="keys of the data set's observations, put side by side in this order"
+    )
+    filter: str | None = Field(None, description="part of the data set, such as robomimic's 'train'")
     weight: float = Field(1.0, gt=0, description="share of the sampled windows, relative to the other sources")
     select: list[str] | None = Field(
         None, min_length=1, description="use only the episodes that solve exactly these sub-tasks in this order"
@@ -59,6 +63,10 @@ class Source(Section):
             raise ValueError("a new source needs 'dataset' or 'generate'")
         if self.dataset is not None and self.generate is not None:
             raise ValueError("give exactly one of 'dataset' and 'generate'; if one is inherited, set it to null")
+        if self.generate is not None and (self.observations or self.filter):
+            raise ValueError(
+                "'observations' and 'filter' choose from a stored data set; an expert makes what is wanted"
+            )
         return self
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -10,8 +10,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from skild_ray.config import Source
 from skild_ray.data import arrays
 from skild_ray.data.episode import Episode
+from skild_ray.data.keyed import KeyedEpisode
 from skild_ray.data.minari_store import MinariWriter, dataset_exists
 from skild_ray.data.orders import Order, describe_orders, indices_of, order_from_states
 from skild_ray.data.registry import find_reader
@@ -22,7 +24,29 @@ from skild_ray.errors import DataError, SkildError, about, described
 
 logger = logging.getLogger(__name__)
 
-Dataset = str | Trajectories | Sequence[Episode]
+
+@dataclass(frozen=True)
+class Stored:
+    """A stored data set, and what of it is wanted.
+
+    Attributes:
+        name: see `find_reader`.
+        observations: keys, see `KeyedEpisode.choose`; None for its default, or where observations have no keys.
+        filter: the part of the data set, where its format has named parts, such as "train".
+    """
+
+    name: str
+    observations: tuple[str, ...] | None = None
+    filter: str | None = None
+
+    @classmethod
+    def of(cls, source: Source) -> "Stored":
+        """What a source of an experiment names."""
+        keys = None if source.observations is None else tuple(source.observations)
+        return cls(source.dataset or "", keys, source.filter)
+
+
+Dataset = str | Stored | Trajectories | Sequence[Episode]
 """A data set by a name that `find_reader` understands, or in memory."""
 
 
@@ -97,10 +121,22 @@ def metadata_of(dataset: Dataset) -> Mapping[str, Any]:
     Raises:
         DataError: see `load_dataset`.
     """
-    if not isinstance(dataset, str):
+    if not isinstance(dataset, str | Stored):
         return {}
-    reader, location = find_reader(dataset)
+    reader, location = find_reader(_stored(dataset).name)
     return reader.metadata(location)
+
+
+def observation_shapes(dataset: Dataset) -> Mapping[str, tuple[int, ...]]:
+    """Shape of one observation of each key; empty where observations have no keys.
+
+    Raises:
+        DataError: see `load_dataset`.
+    """
+    if not isinstance(dataset, str | Stored):
+        return {}
+    reader, location = find_reader(_stored(dataset).name)
+    return reader.shapes(location)
 
 
 def import_dataset(dataset: Dataset, minari_id: str, environment: gym.Env) -> int:
@@ -133,7 +169,7 @@ def import_dataset(dataset: Dataset, minari_id: str, environment: gym.Env) -> in
         left_out = len(episodes) - len(kept)
         logger.warning(f"{title_of(dataset)}: {left_out:,} of {len(episodes):,} episodes have no transition, left out")
     known = metadata_of(dataset)
-    source = dataset if isinstance(dataset, str) else "arrays"
+    source = _stored(dataset).name if isinstance(dataset, str | Stored) else "arrays"
     metadata = {
         "description": f"Imported from {source}.{describe_orders(episode.subtasks for episode in kept)}",
         "author": known.get("author", {"unknown"}),
@@ -149,21 +185,43 @@ def import_dataset(dataset: Dataset, minari_id: str, environment: gym.Env) -> in
 
 def title_of(dataset: Dataset) -> str:
     """How messages name a data set."""
-    return f"data set {dataset!r}" if isinstance(dataset, str) else "data set in memory"
+    return f"data set {_stored(dataset).name!r}" if isinstance(dataset, str | Stored) else "data set in memory"
+
+
+def _stored(dataset: str | Stored) -> Stored:
+    return Stored(dataset) if isinstance(dataset, str) else dataset
 
 
 def _read(dataset: Dataset, max_episodes: int | None = None, rewards: bool = False) -> Iterator[Episode]:
-    """The episodes as they are stored; with rewards and terminations only if asked for."""
+    """The episodes as they are stored, observations chosen; with rewards and terminations only if asked for."""
+    keys = dataset.observations if isinstance(dataset, Stored) else None
+    for index, episode in enumerate(_as_stored(dataset, max_episodes, rewards)):
+        if isinstance(episode, KeyedEpisode):
+            with about(f"{title_of(dataset)}: episode {index}"):
+                yield episode.choose(keys)
+        elif isinstance(dataset, Stored) and dataset.observations:
+            raise DataError(f"{title_of(dataset)}: its observations have no keys, so that none can be chosen")
+        else:
+            yield episode
+
+
+def _as_stored(
+    dataset: Dataset, max_episodes: int | None = None, rewards: bool = False
+) -> Iterator[Episode | KeyedEpisode]:
     if isinstance(dataset, Trajectories):
         episodes: Iterable[Episode] = (Episode(*dataset.episode(index)) for index in range(dataset.num_episodes))
         yield from islice(episodes, max_episodes)
-    elif not isinstance(dataset, str):
+    elif not isinstance(dataset, str | Stored):
         yield from dataset[:max_episodes]
     else:
-        reader, location = find_reader(dataset)
+        stored = _stored(dataset)
+        reader, location = find_reader(stored.name)
+        if stored.filter and not reader.takes_filter:
+            raise DataError(f"{title_of(dataset)}: {reader.description} has no named parts, such as {stored.filter!r}")
+        filters = {"filter": stored.filter} if stored.filter else {}
         try:
-            for episode in islice(reader.read(location, max_episodes, rewards), max_episodes):
-                if not isinstance(episode, Episode):
+            for episode in islice(reader.read(location, max_episodes, rewards, **filters), max_episodes):
+                if not isinstance(episode, Episode | KeyedEpisode):
                     raise TypeError(f"its reader gives {type(episode).__name__}, not {Episode.__module__}.Episode")
                 yield episode
         except SkildError:

@@ -3,13 +3,14 @@
 import os
 import re
 
-from skild_ray.data import d4rl, minari_store, ogbench, spirl
+from skild_ray.data import d4rl, minari_store, ogbench, robomimic, spirl
 from skild_ray.data.reader import Reader
 from skild_ray.errors import DataError
 from skild_ray.plugins import import_by_name
 
 READERS = {
     "minari": minari_store.READER,
+    "robomimic": robomimic.READER,
     "d4rl": d4rl.READER,
     "ogbench": ogbench.READER,
     "spirl": spirl.READER,

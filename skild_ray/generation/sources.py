@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from skild_ray.config import Experiment, Generate, Source
-from skild_ray.data.formats import load_dataset
+from skild_ray.data.formats import Dataset, Stored, load_dataset
 from skild_ray.data.minari_store import dataset_exists
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.envs import make_env
@@ -43,8 +43,12 @@ def load_sources(
         for name, source in sources.items():
             key = f"data.{kind}.{name}"
             try:
-                dataset = given.get(name, source.dataset)
-                if dataset is None:
+                dataset: Dataset
+                if name in given:
+                    dataset = given[name]
+                elif source.generate is None:
+                    dataset = Stored.of(source)
+                else:
                     dataset = _generated(source, experiment, key, workers, before_generating)
                 loaded.append(load_dataset(dataset, env, source.max_episodes, source.select))
             except DataError as error:
