@@ -3,7 +3,7 @@
 import os
 import re
 
-from skild_ray.data import d4rl, minari_store, ogbench, robomimic, spirl
+from skild_ray.data import d4rl, lerobot, minari_store, ogbench, robomimic, spirl
 from skild_ray.data.reader import Reader
 from skild_ray.errors import DataError
 from skild_ray.plugins import import_by_name
@@ -13,6 +13,7 @@ READERS = {
     "robomimic": robomimic.READER,
     "d4rl": d4rl.READER,
     "ogbench": ogbench.READER,
+    "lerobot": lerobot.READER,
     "spirl": spirl.READER,
 }
 """The formats by name, in the order in which they are asked whether a data set is theirs."""

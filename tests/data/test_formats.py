@@ -5,6 +5,7 @@ import minari
 import numpy as np
 import pytest
 from gymnasium import spaces
+from lerobot_files import write_lerobot
 from line_world import ConvertingLineEnv, LineEnv
 from minari.data_collector import EpisodeBuffer
 
@@ -110,11 +111,13 @@ def write_robomimic(path: Path, keys: tuple[str, ...]) -> str:
     return str(path)
 
 
-@pytest.fixture(params=["minari", "minari-dict", "d4rl", "spirl", "ogbench", "robomimic"])
+@pytest.fixture(params=["minari", "minari-dict", "d4rl", "spirl", "ogbench", "robomimic", "lerobot"])
 def dataset(request: pytest.FixtureRequest, minari_root: Path, tmp_path: Path) -> str | Stored:
     """The same three episodes in each format."""
     if request.param == "robomimic":
         return Stored(write_robomimic(tmp_path / "demo.hdf5", LINE_KEYS), LINE_KEYS)
+    if request.param == "lerobot":
+        return write_lerobot(tmp_path / "robot", "v3.0", EPISODES)
     if request.param == "ogbench":
         return write_ogbench(tmp_path / "line-play-v0.npz")
     if request.param == "d4rl":
