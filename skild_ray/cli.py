@@ -148,7 +148,7 @@ def data_import(
 
     environment = load_world_or_experiment(target, overrides or ()).environment
     wanted = Stored(source, _keys(observations), part)
-    count = import_dataset(wanted, name, make_env(environment.id, environment.kwargs))
+    count = import_dataset(wanted, name, make_env(environment.id, environment.arguments))
     print(f"{count} episodes stored as {name}; a last action whose outcome the source lacks was dropped")
 
 
@@ -177,7 +177,7 @@ def data_info(
     from skild_ray.worlds.named import load_world_or_experiment
 
     environment = load_world_or_experiment(target).environment if target else environment_of(source)
-    env = make_env(environment.id, environment.kwargs) if environment else None
+    env = make_env(environment.id, environment.arguments) if environment else None
     wanted = Stored(source, _keys(observations), part)
     table = Table("", "", title=source, show_header=False)
     for label, value in describe_dataset(wanted, env, _names(select) if select else None):

@@ -299,6 +299,6 @@ class Run:
         """Try the environment out, once: before data are made in it and stages trained for it."""
         if not self._tried:
             environment = self.experiment.environment
-            with contextlib.closing(make_env(environment.id, environment.kwargs)) as env:
+            with contextlib.closing(make_env(environment.id, environment.arguments)) as env:
                 try_out(env, environment.id)
             self._tried = True

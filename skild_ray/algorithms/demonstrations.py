@@ -27,7 +27,7 @@ def load_demonstrations(sources: Sequence[Source], environment: Environment, rew
         ConfigError: there is no such environment.
         DataError: a data set is missing, lacks rewards that are needed, or does not fit the environment or its task.
     """
-    with contextlib.closing(make_env(environment.id, environment.kwargs)) as env:
+    with contextlib.closing(make_env(environment.id, environment.arguments)) as env:
         return [
             demonstration_rows(episode)
             for source in sources

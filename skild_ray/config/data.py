@@ -9,12 +9,26 @@ from pydantic import Field, field_validator, model_validator
 
 from skild_ray.config.section import Section
 
+OBSERVATION_KEYS = "observation_keys"
+"""Among the keyword arguments of an environment: those of its observations that are chosen."""
+
 
 class Environment(Section):
     """The low-level environment: anything that Gymnasium can make."""
 
     id: str = Field(description="Gymnasium id, or 'module:attribute' of a callable that returns an environment")
     kwargs: dict[str, Any] = Field(default={}, description="keyword arguments of the environment")
+    observations: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="keys of its dictionary of observations, put side by side in this order; also of the data sets",
+    )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What `skild_ray.envs.make_env` makes it with: `kwargs`, and what is chosen of its observations."""
+        chosen = {} if self.observations is None else {OBSERVATION_KEYS: self.observations}
+        return self.kwargs | chosen
 
 
 class Generate(Section):
@@ -40,7 +54,7 @@ class Source(Section):
     )
     generate: Generate | None = None
     observations: list[str] | None = Field(
-        None, min_length=1, description="keys of the data set's observations, put side by side in this order"
+        None, min_length=1, description="keys of the data set's observations, if they are not those of the environment"
     )
     filter: str | None = Field(None, description="part of the data set, such as robomimic's 'train'")
     weight: float = Field(1.0, gt=0, description="share of the sampled windows, relative to the other sources")

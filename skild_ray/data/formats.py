@@ -31,7 +31,8 @@ class Stored:
 
     Attributes:
         name: see `find_reader`.
-        observations: keys, see `KeyedEpisode.choose`; None for its default, or where observations have no keys.
+        observations: keys, see `KeyedEpisode.choose`; None for those of the environment, or else its default, or where
+            observations have no keys.
         filter: the part of the data set, where its format has named parts, such as "train".
     """
 
@@ -61,8 +62,9 @@ def load_dataset(
     Args:
         dataset: the path or id of a data set in one of the formats of `registry.READERS`, `format:path`,
             `module:attribute:path` with a `Reader` of another package; or trajectories or episodes in memory.
-        environment: whose observations and actions the data must fit. Observations of another layout are converted if
-            it has a method `convert_observations`.
+        environment: whose observations and actions the data must fit. Where observations have keys, those of its
+            attribute `observation_keys` are chosen. Observations of another layout are converted if it has a method
+            `convert_observations`.
         max_episodes: load only the first N.
         select: only of the episodes that solve exactly these sub-tasks in this order, as `load_with_orders` says.
 
@@ -192,9 +194,13 @@ def _stored(dataset: str | Stored) -> Stored:
     return Stored(dataset) if isinstance(dataset, str) else dataset
 
 
-def _read(dataset: Dataset, max_episodes: int | None = None, rewards: bool = False) -> Iterator[Episode]:
+def _read(
+    dataset: Dataset, environment: gym.Env | None, max_episodes: int | None = None, rewards: bool = False
+) -> Iterator[Episode]:
     """The episodes as they are stored, observations chosen; with rewards and terminations only if asked for."""
     keys = dataset.observations if isinstance(dataset, Stored) else None
+    if keys is None and environment is not None:
+        keys = offered(environment, "observation_keys")
     for index, episode in enumerate(_as_stored(dataset, max_episodes, rewards)):
         if isinstance(episode, KeyedEpisode):
             with about(f"{title_of(dataset)}: episode {index}"):
@@ -241,7 +247,7 @@ def _selected(
 ) -> Iterable[Episode]:
     """The episodes that `load_dataset` wants, as they are stored."""
     if select is None:
-        return _read(dataset, max_episodes, rewards)
+        return _read(dataset, environment, max_episodes, rewards)
     episodes = _with_orders(dataset, environment, rewards)
     with about(title_of(dataset)):
         selected = indices_of([episode.subtasks for episode in episodes], select)
@@ -250,7 +256,7 @@ def _selected(
 
 def _with_orders(dataset: Dataset, environment: gym.Env | None, rewards: bool = False) -> list[Episode]:
     """All episodes as they are stored, with their `subtasks`."""
-    episodes = list(_read(dataset, rewards=rewards))
+    episodes = list(_read(dataset, environment, rewards=rewards))
     with about(title_of(dataset)):
         return [
             replace(episode, subtasks=episode.subtasks or order_from_states(episode.observations, environment))

@@ -50,6 +50,11 @@ class KeyedEpisode:
         return self.complete(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1))
 
 
+def chosen(episode: Episode | KeyedEpisode) -> Episode:
+    """An episode with its default observations, see `KeyedEpisode.choose`."""
+    return episode.choose() if isinstance(episode, KeyedEpisode) else episode
+
+
 def default_keys(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """The key `observation` where there is one, else all keys of vectors and numbers in alphabetical order.
 

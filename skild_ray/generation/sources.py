@@ -37,7 +37,7 @@ def load_sources(
     Raises:
         SkildError: see `generate` and `load_dataset`; the message names the key of the source.
     """
-    env = make_env(experiment.environment.id, experiment.environment.kwargs)
+    env = make_env(experiment.environment.id, experiment.environment.arguments)
     try:
         loaded = []
         for name, source in sources.items():
