@@ -144,10 +144,13 @@ def data_import(
     """Convert a data set to the layout of an environment and store it with Minari."""
     from skild_ray.data.formats import Stored, import_dataset
     from skild_ray.envs import make_env
+    from skild_ray.generation.sources import with_measured_bounds
     from skild_ray.worlds.named import load_world_or_experiment
 
-    environment = load_world_or_experiment(target, overrides or ()).environment
     wanted = Stored(source, _keys(observations), part)
+    environment = load_world_or_experiment(target, overrides or ()).environment
+    if environment.actions.scale == "minmax":
+        environment = with_measured_bounds(environment, {source: wanted})
     count = import_dataset(wanted, name, make_env(environment.id, environment.arguments))
     print(f"{count} episodes stored as {name}; a last action whose outcome the source lacks was dropped")
 
@@ -174,11 +177,14 @@ def data_info(
     from skild_ray.data.formats import Stored
     from skild_ray.envs import make_env
     from skild_ray.generation.describe import describe_dataset, environment_of
+    from skild_ray.generation.sources import with_measured_bounds
     from skild_ray.worlds.named import load_world_or_experiment
 
-    environment = load_world_or_experiment(target).environment if target else environment_of(source)
-    env = make_env(environment.id, environment.arguments) if environment else None
     wanted = Stored(source, _keys(observations), part)
+    environment = load_world_or_experiment(target).environment if target else environment_of(source)
+    if environment and environment.actions.scale == "minmax":
+        environment = with_measured_bounds(environment, {source: wanted})
+    env = make_env(environment.id, environment.arguments) if environment else None
     table = Table("", "", title=source, show_header=False)
     for label, value in describe_dataset(wanted, env, _names(select) if select else None):
         table.add_row(label, value)

@@ -3,14 +3,41 @@
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from operator import lt
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from skild_ray.config.section import Section
+from skild_ray.errors import ConfigError
 
 OBSERVATION_KEYS = "observation_keys"
 """Among the keyword arguments of an environment: those of its observations that are chosen."""
+ACTION_BOUNDS = "action_bounds"
+"""Among them: what -1 and 1 stand for, `low` and `high` in raw units; empty for its own bounds."""
+
+
+class ActionScale(Section):
+    """How actions in raw units become the ones in [-1, 1] that are learned; see `skild_ray.envs.scaled_actions`."""
+
+    scale: Literal["none", "bounds", "minmax"] = Field(
+        "none",
+        description="none: they are in [-1, 1]; bounds: from 'low' to 'high', by default the environment's own bounds; "
+        "minmax: from the smallest to the largest in all data sets of the experiment",
+    )
+    low: list[float] | None = Field(None, min_length=1, description="raw action that -1 stands for, in each dimension")
+    high: list[float] | None = Field(None, min_length=1, description="raw action that 1 stands for")
+
+    @model_validator(mode="after")
+    def _bounds(self) -> "ActionScale":
+        if (self.low is None) != (self.high is None):
+            raise ValueError("give both 'low' and 'high'")
+        if self.low is not None and self.high is not None:
+            if self.scale != "bounds":
+                raise ValueError("'low' and 'high' are for 'scale: bounds'")
+            if len(self.low) != len(self.high) or not all(map(lt, self.low, self.high)):
+                raise ValueError("'low' must be below 'high' in each dimension")
+        return self
 
 
 class Environment(Section):
@@ -23,12 +50,21 @@ class Environment(Section):
         min_length=1,
         description="keys of its dictionary of observations, put side by side in this order; also of the data sets",
     )
+    actions: ActionScale = ActionScale()
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What `skild_ray.envs.make_env` makes it with: `kwargs`, and what is chosen of its observations."""
-        chosen = {} if self.observations is None else {OBSERVATION_KEYS: self.observations}
-        return self.kwargs | chosen
+        """What `skild_ray.envs.make_env` makes it with: `kwargs`, and what becomes of observations and actions.
+
+        Raises:
+            ConfigError: the bounds of its actions have yet to be measured, see `with_action_bounds`.
+        """
+        more: dict[str, Any] = {} if self.observations is None else {OBSERVATION_KEYS: self.observations}
+        if self.actions.scale == "minmax":
+            raise ConfigError("environment.actions: minmax is measured when an experiment's data sets are read")
+        if self.actions.scale == "bounds":
+            more[ACTION_BOUNDS] = self.actions.model_dump(include={"low", "high"}, exclude_none=True)
+        return self.kwargs | more
 
 
 class Generate(Section):

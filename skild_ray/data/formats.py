@@ -20,6 +20,7 @@ from skild_ray.data.registry import find_reader
 from skild_ray.data.rewards import for_task
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.envs.conventions import ACTION_TOLERANCE, offered
+from skild_ray.envs.scaled_actions import ActionMap
 from skild_ray.errors import DataError, SkildError, about, described
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def load_dataset(
             `module:attribute:path` with a `Reader` of another package; or trajectories or episodes in memory.
         environment: whose observations and actions the data must fit. Where observations have keys, those of its
             attribute `observation_keys` are chosen. Observations of another layout are converted if it has a method
-            `convert_observations`.
+            `convert_observations`. Actions are scaled by its `action_map`, unless they were generated in it.
         max_episodes: load only the first N.
         select: only of the episodes that solve exactly these sub-tasks in this order, as `load_with_orders` says.
 
@@ -142,7 +143,7 @@ def observation_shapes(dataset: Dataset) -> Mapping[str, tuple[int, ...]]:
 
 
 def import_dataset(dataset: Dataset, minari_id: str, environment: gym.Env) -> int:
-    """Store a data set of any format as a Minari data set in the environment's own layout.
+    """Store a data set of any format as a Minari data set in the environment's own layout, actions in raw units.
 
     Where the format lacks the last state of an episode, the last action is dropped, because Minari wants one state more
     than actions. Missing rewards become 0. The orders of `load_with_orders` become metadata of the episodes.
@@ -160,7 +161,7 @@ def import_dataset(dataset: Dataset, minari_id: str, environment: gym.Env) -> in
     """
     if dataset_exists(minari_id):
         raise DataError(f"there is a Minari data set {minari_id!r} already: choose another id or delete it")
-    episodes = _checked(dataset, _with_orders(dataset, environment, rewards=True), environment)
+    episodes = _checked(dataset, _with_orders(dataset, environment, rewards=True), environment, scaled=False)
     kept = [episode for episode in map(_complete, episodes) if len(episode.actions)]
     if not kept:
         raise DataError(
@@ -177,9 +178,8 @@ def import_dataset(dataset: Dataset, minari_id: str, environment: gym.Env) -> in
         "author": known.get("author", {"unknown"}),
         "algorithm_name": known.get("algorithm_name", "unknown"),
     }
-    writer = MinariWriter(
-        minari_id, environment.observation_space, environment.action_space, metadata, environment.spec
-    )
+    actions = offered(environment, "raw_action_space") or environment.action_space
+    writer = MinariWriter(minari_id, environment.observation_space, actions, metadata, environment.spec)
     with writer:
         writer.append(kept)
     return len(kept)
@@ -264,22 +264,39 @@ def _with_orders(dataset: Dataset, environment: gym.Env | None, rewards: bool = 
         ]
 
 
-def _checked(dataset: Dataset, episodes: Iterable[Episode], environment: gym.Env | None) -> list[Episode]:
-    """The episodes as float32, in the environment's layout where there is one.
+def _checked(
+    dataset: Dataset, episodes: Iterable[Episode], environment: gym.Env | None, scaled: bool = True
+) -> list[Episode]:
+    """The episodes as float32, in the environment's layout where there is one; actions in raw units unless `scaled`.
 
     Raises:
         DataError: there are none, or one is unfit; the message names data set, episode, row and column.
     """
+    action_map = None if environment is None else offered(environment, "action_map")
+    if action_map and "request" in metadata_of(dataset).get("skild_ray", {}):
+        action_map = None  # generated in this environment, by actions in [-1, 1]
     checked = []
     for index, episode in enumerate(episodes):
         with about(f"{title_of(dataset)}: episode {index}"):
-            checked.append(_fitted(episode, environment))
+            if action_map and scaled:
+                episode = _with_scaled_actions(episode, action_map)  # noqa: PLW2901
+            checked.append(_fitted(episode, environment, bounded=scaled))
     if not checked:
         raise DataError(f"{title_of(dataset)}: there are no episodes")
     return checked
 
 
-def _fitted(episode: Episode, environment: gym.Env | None) -> Episode:
+def _with_scaled_actions(episode: Episode, action_map: ActionMap) -> Episode:
+    scaled: dict[str, Any] = {}
+    for name in ("actions", "executed_actions"):
+        if (raw := getattr(episode, name)) is not None:
+            values = np.asarray(raw)
+            arrays.require_vectors(repr(name), values.shape, values.dtype)
+            scaled[name] = action_map.scale(values)
+    return replace(episode, **scaled)
+
+
+def _fitted(episode: Episode, environment: gym.Env | None, bounded: bool = True) -> Episode:
     given = {
         name: np.asarray(values)
         for name in ("observations", "actions", "executed_actions", "rewards")
@@ -298,9 +315,9 @@ def _fitted(episode: Episode, environment: gym.Env | None) -> Episode:
         arrays.require_finite(name, parts[name])
     if environment is not None:
         parts["observations"] = _convert(parts["observations"], environment)
-        _check_actions(parts["actions"], environment)
-        if "executed_actions" in parts:
-            _check_actions(parts["executed_actions"], environment, "executed actions")
+        for name in ("actions", "executed_actions"):
+            if name in parts:
+                _check_actions(parts[name], environment, name.replace("_", " "), bounded)
     return replace(episode, **parts)
 
 
@@ -325,18 +342,18 @@ def _complete(episode: Episode) -> Episode:
     )
 
 
-def _check_actions(actions: NDArray[np.floating], environment: gym.Env, what: str = "actions") -> None:
+def _check_actions(actions: NDArray[np.floating], environment: gym.Env, what: str, bounded: bool) -> None:
     shape = environment.action_space.shape
     if shape != actions.shape[1:]:
         wanted = " x ".join(map(str, shape or ())) or "no"
         raise DataError(f"{what} have {actions.shape[1]} dimensions, the environment's have {wanted}")
     beyond = ~(np.abs(actions) <= 1 + ACTION_TOLERANCE)  # NaN, too
-    if beyond.any():
+    if bounded and beyond.any():
         row, column = np.argwhere(beyond)[0]
-        raise DataError(
-            f"{what} must be in [-1, 1]: row {row}, column {column} is {actions[row, column]:g}; scale them, and the "
-            "environment's with gymnasium.wrappers.RescaleAction"
-        )
+        remedy = "scale them: environment.actions: {scale: bounds} or {scale: minmax}"
+        if offered(environment, "action_map"):
+            remedy = "that is beyond the bounds of environment.actions: correct them, or take scale: minmax"
+        raise DataError(f"{what} must be in [-1, 1]: row {row}, column {column} is {actions[row, column]:g}; {remedy}")
 
 
 def _convert(observations: NDArray[np.float32], environment: gym.Env) -> NDArray[np.float32]:

@@ -79,5 +79,5 @@ def require_vectors(env: gym.Env, id: str) -> None:
     if not (np.all(env.action_space.low == -1) and np.all(env.action_space.high == 1)):
         raise ConfigError(
             f"environment {id!r}: actions are {env.action_space}, not in [-1, 1]; "
-            "gymnasium.wrappers.RescaleAction(env, -1.0, 1.0) makes them so"
+            "environment.actions: {scale: bounds} makes them so, or gymnasium.wrappers.RescaleAction(env, -1.0, 1.0)"
         )
