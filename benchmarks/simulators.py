@@ -34,7 +34,7 @@ def simulator_measurements(world: World, experiment: Experiment, num_envs: int) 
     gym_env_steps_per_s: `step` of the environment with random actions.
     skill_env_steps_per_s: `SkillVectorEnv` with random skills, its decoder on one torch thread.
     """
-    env = make_env(experiment.environment.id, experiment.environment.kwargs)
+    env = make_env(experiment.environment.id, experiment.environment.arguments)
     physics = {"raw_env_steps_per_s": _office_physics(experiment)} if world == "office" else _mujoco_physics(world, env)
     gym_steps, skill_steps = _gym_steps(env), _skill_steps(experiment, num_envs)
 
@@ -72,7 +72,7 @@ def _office_physics(experiment: Experiment) -> Callable[[], int]:
     """Sends the arm to the set-points of an episode with random actions; returns how many there were."""
     from skild_ray.worlds.office.environment import PHYSICS_STEPS  # needs an extra
 
-    env: Any = make_env(experiment.environment.id, experiment.environment.kwargs)
+    env: Any = make_env(experiment.environment.id, experiment.environment.arguments)
     env.action_space.seed(0)
     env.reset(seed=0)
     client = env.scene.client
@@ -173,7 +173,7 @@ def _gym_steps(env: gym.Env) -> Callable[[], int]:
 def _skill_steps(experiment: Experiment, num_envs: int) -> Callable[[], int]:
     """Takes random skills in the environment of an env runner; returns their environment steps."""
     environment = experiment.environment
-    makers = [partial(make_env, environment.id, environment.kwargs)] * num_envs
+    makers = [partial(make_env, environment.id, environment.arguments)] * num_envs
     env = algorithm_config(experiment).make_vector_env(makers)
     skills = np.random.default_rng(0).standard_normal((16, *(env.action_space.shape or ())), np.float32)
     env.reset(seed=0)

@@ -29,7 +29,7 @@ def publish_untrained(experiment: Experiment) -> None:
     Inputs are standardised by what random actions see, and so are the decoder's batch-norms, without which its actions
     would be close to zero. The discriminator's artifact carries those states in place of demonstrations.
     """
-    env = make_env(experiment.environment.id, experiment.environment.kwargs)
+    env = make_env(experiment.environment.id, experiment.environment.arguments)
     observations, actions = _random_rollout(env, experiment.seed)
     env.close()
     torch.manual_seed(experiment.seed)

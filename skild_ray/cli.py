@@ -36,10 +36,17 @@ DataSet = Annotated[
     str,
     typer.Argument(
         metavar="DATA_SET",
-        help="Minari id, D4RL-style .hdf5 file, folder of SPiRL-style .h5 files, or module:attribute:path with another "
-        "package's reader",
+        help="Minari id, or path of a data set in one of the formats that the README lists; module:attribute:path "
+        "names another package's reader",
     ),
 ]
+Keys = Annotated[
+    str | None,
+    typer.Option(
+        "--observations", metavar="KEY,KEY", help="observations by their keys, side by side, such as 'ee_pos,object'"
+    ),
+]
+Part = Annotated[str | None, typer.Option("--filter", help="only this part of the data set, such as robomimic's train")]
 File = Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="experiment file, such as experiments/maze.yaml")]
 Overrides = Annotated[
     list[str] | None,
@@ -130,15 +137,21 @@ def data_import(
     source: DataSet,
     name: Annotated[str, typer.Argument(help="Minari id to write, such as kitchen/teleop-v0")],
     target: Annotated[str, typer.Argument(metavar="WORLD_OR_EXPERIMENT", help="whose environment fixes the layout")],
+    observations: Keys = None,
+    part: Part = None,
     overrides: Overrides = None,
 ) -> None:
     """Convert a data set to the layout of an environment and store it with Minari."""
-    from skild_ray.data.formats import import_dataset
+    from skild_ray.data.formats import Stored, import_dataset
     from skild_ray.envs import make_env
+    from skild_ray.generation.sources import with_measured_bounds
     from skild_ray.worlds.named import load_world_or_experiment
 
+    wanted = Stored(source, _keys(observations), part)
     environment = load_world_or_experiment(target, overrides or ()).environment
-    count = import_dataset(source, name, make_env(environment.id, environment.kwargs))
+    if environment.actions.scale == "minmax":
+        environment = with_measured_bounds(environment, {source: wanted})
+    count = import_dataset(wanted, name, make_env(environment.id, environment.arguments))
     print(f"{count} episodes stored as {name}; a last action whose outcome the source lacks was dropped")
 
 
@@ -157,18 +170,29 @@ def data_info(
             help="whose environment tells sub-tasks from states, if the data set does not name a world's",
         ),
     ] = None,
+    observations: Keys = None,
+    part: Part = None,
 ) -> None:
     """Say what a data set holds: sizes, ranges, and in which orders the episodes solve sub-tasks."""
+    from skild_ray.data.formats import Stored
     from skild_ray.envs import make_env
     from skild_ray.generation.describe import describe_dataset, environment_of
+    from skild_ray.generation.sources import with_measured_bounds
     from skild_ray.worlds.named import load_world_or_experiment
 
+    wanted = Stored(source, _keys(observations), part)
     environment = load_world_or_experiment(target).environment if target else environment_of(source)
-    env = make_env(environment.id, environment.kwargs) if environment else None
+    if environment and environment.actions.scale == "minmax":
+        environment = with_measured_bounds(environment, {source: wanted})
+    env = make_env(environment.id, environment.arguments) if environment else None
     table = Table("", "", title=source, show_header=False)
-    for label, value in describe_dataset(source, env, _names(select) if select else None):
+    for label, value in describe_dataset(wanted, env, _names(select) if select else None):
         table.add_row(label, value)
     Console().print(table)
+
+
+def _keys(text: str | None) -> tuple[str, ...] | None:
+    return tuple(_names(text)) if text else None
 
 
 def _names(text: str) -> list[str]:

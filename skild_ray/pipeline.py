@@ -17,7 +17,7 @@ from skild_ray.envs.try_out import try_out
 from skild_ray.errors import ArtifactError, ConfigError
 from skild_ray.evaluation.evaluate import evaluate_run
 from skild_ray.evaluation.results import Evaluation
-from skild_ray.generation.sources import load_sources, stored_sources
+from skild_ray.generation.sources import load_sources, stored_sources, with_action_bounds
 from skild_ray.offline.loop import problem_of, train_stage
 from skild_ray.report.run_page import write_report
 from skild_ray.resources import check, downstream_requests, offline_requests
@@ -85,7 +85,7 @@ class Run:
 
     Raises:
         ConfigError: the experiment has no source of a name in `data`.
-        SkildError: `runs` is a URI that cannot be reached.
+        SkildError: `runs` is a URI that cannot be reached; or see `with_action_bounds`.
     """
 
     def __init__(
@@ -101,7 +101,8 @@ class Run:
         sources = [*experiment.data.task_agnostic, *experiment.data.demonstrations]
         if unknown := [name for name in self._given if name not in sources]:
             raise ConfigError(f"data: no source {unknown[0]!r}; the experiment has {', '.join(sources)}")
-        self.experiment, self._report, self._tracking = experiment, report, tracking or Tracking()
+        self.experiment = with_action_bounds(experiment, self._given)
+        self._report, self._tracking = report, tracking or Tracking()
         self._force = force
         self._data: dict[str, list[Trajectories]] = {}
         self._transitions: dict[DataKind, str] = {}
@@ -302,6 +303,6 @@ class Run:
         """Try the environment out, once: before data are made in it and stages trained for it."""
         if not self._tried:
             environment = self.experiment.environment
-            with contextlib.closing(make_env(environment.id, environment.kwargs)) as env:
+            with contextlib.closing(make_env(environment.id, environment.arguments)) as env:
                 try_out(env, environment.id)
             self._tried = True

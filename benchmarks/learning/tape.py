@@ -73,7 +73,7 @@ def tape_test(experiment: Experiment, tapes: int, episodes: int) -> TapeTest:
     make_expert = partial(load_expert(request.expert), **prepared(request))
     recorded = _tapes(request, tapes)
     seeds = np.random.SeedSequence(experiment.evaluation.seed).generate_state(episodes).tolist()
-    env = make_env(experiment.environment.id, experiment.environment.kwargs)
+    env = make_env(experiment.environment.id, experiment.environment.arguments)
     try:
         demonstrator = [_demonstrate(env, make_expert, seed) for seed in seeds]
         means = [float(np.mean([_replay(env, tape, seed) for seed in seeds])) for tape in recorded]

@@ -102,7 +102,7 @@ class OffPolicyConfig(ModelSettingsConfig):
 
     def spaces(self) -> tuple[Box, Box]:
         """Of the policy's observations and of its decisions."""
-        env = self.make_vector_env([lambda: make_env(self.low_level.id, self.low_level.kwargs)])
+        env = self.make_vector_env([lambda: make_env(self.low_level.id, self.low_level.arguments)])
         with contextlib.closing(env):
             return cast(Box, env.single_observation_space), cast(Box, env.single_action_space)
 
@@ -123,7 +123,7 @@ class OffPolicyConfig(ModelSettingsConfig):
         seed = int(np.random.SeedSequence([experiment.seed, 4]).generate_state(1)[0]) >> 2
         config = (
             cls()
-            .environment(experiment.environment.id, env_config=dict(experiment.environment.kwargs))
+            .environment(experiment.environment.id, env_config=experiment.environment.arguments)
             .env_runners(
                 num_env_runners=rollout.num_env_runners,
                 num_envs_per_env_runner=rollout.num_envs_per_env_runner,
@@ -215,7 +215,9 @@ def make_runner_env(context: Mapping[str, Any]) -> LockstepVectorEnv:
     torch.set_num_threads(1)
     config = config_of(context["record"])
     environment = config.low_level
-    return config.make_vector_env([lambda: make_env(environment.id, environment.kwargs)] * context.get("num_envs", 1))
+    return config.make_vector_env(
+        [lambda: make_env(environment.id, environment.arguments)] * context.get("num_envs", 1)
+    )
 
 
 register_env(ENVIRONMENT, make_runner_env)

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from skild_ray.config import Experiment
+from skild_ray.envs.scaled_actions import ActionMap
 from skild_ray.models.action_policy import ActionPolicy
 from skild_ray.models.discriminator import Discriminator
 from skild_ray.models.gaussian import Gaussian
@@ -34,6 +35,21 @@ def load_decoder(artifact: Artifact) -> torch.nn.Sequential:
     """The low-level policy a(s, z) of a skill-prior artifact, batch-norm and standardisation folded away."""
     model = load_skill_model(artifact)
     return fold(model.standardize, model.decoder)
+
+
+def load_raw_decoder(artifact: Artifact) -> torch.nn.Sequential:
+    """The low-level policy as an environment without wrappers executes it: `load_decoder`, clipped, in raw units.
+
+    Without `environment.actions` raw units are those of actions in [-1, 1].
+    """
+    decoder, scale = load_decoder(artifact), ActionMap.of(artifact.experiment.environment)
+    layers: list[torch.nn.Module] = [*decoder, torch.nn.Hardtanh(-1.0, 1.0)]
+    if scale is not None:
+        raw = torch.nn.Linear(len(scale.low), len(scale.low))
+        raw.weight.data = torch.diag(torch.from_numpy((scale.high - scale.low) / 2)).float()
+        raw.bias.data = torch.from_numpy((scale.high + scale.low) / 2).float()
+        layers.append(raw)
+    return torch.nn.Sequential(*layers).eval().requires_grad_(False)
 
 
 def load_head(artifact: Artifact) -> SkillHead:

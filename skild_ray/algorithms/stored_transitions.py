@@ -10,7 +10,7 @@ import torch
 from skild_ray.algorithms.transitions import Rows
 from skild_ray.config import Environment, Source
 from skild_ray.data.episode import Episode
-from skild_ray.data.formats import load_rewarded_episodes
+from skild_ray.data.formats import Stored, load_rewarded_episodes
 from skild_ray.envs.registry import make_env
 from skild_ray.models.skill_model import SkillModel
 
@@ -30,12 +30,12 @@ def load_transitions(
         ConfigError: there is no such environment.
         DataError: a data set is missing, lacks rewards that are needed, or does not fit the environment or its task.
     """
-    with contextlib.closing(make_env(environment.id, environment.kwargs)) as env:
+    with contextlib.closing(make_env(environment.id, environment.arguments)) as env:
         return [
             transition_rows(episode)
             for source in sources
             for episode in load_rewarded_episodes(
-                source.dataset or "", env, source.max_episodes, source.select, rewarded, successful
+                Stored.of(source), env, source.max_episodes, source.select, rewarded, successful
             )
         ]
 

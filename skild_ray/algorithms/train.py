@@ -163,7 +163,7 @@ def try_environment(config: OffPolicyConfig) -> list[str]:
     """
     config.validate()
     environment = config.low_level
-    env = config.make_vector_env([lambda: make_env(environment.id, environment.kwargs)])
+    env = config.make_vector_env([lambda: make_env(environment.id, environment.arguments)])
     try:
         try_out(env.envs[0], config.low_level_env or "")
         env.reset(seed=0)

@@ -3,11 +3,41 @@
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from operator import lt
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from skild_ray.config.section import Section
+from skild_ray.errors import ConfigError
+
+OBSERVATION_KEYS = "observation_keys"
+"""Among the keyword arguments of an environment: those of its observations that are chosen."""
+ACTION_BOUNDS = "action_bounds"
+"""Among them: what -1 and 1 stand for, `low` and `high` in raw units; empty for its own bounds."""
+
+
+class ActionScale(Section):
+    """How actions in raw units become the ones in [-1, 1] that are learned; see `skild_ray.envs.scaled_actions`."""
+
+    scale: Literal["none", "bounds", "minmax"] = Field(
+        "none",
+        description="none: they are in [-1, 1]; bounds: from 'low' to 'high', by default the environment's own bounds; "
+        "minmax: from the smallest to the largest in all data sets of the experiment",
+    )
+    low: list[float] | None = Field(None, min_length=1, description="raw action that -1 stands for, in each dimension")
+    high: list[float] | None = Field(None, min_length=1, description="raw action that 1 stands for")
+
+    @model_validator(mode="after")
+    def _bounds(self) -> "ActionScale":
+        if (self.low is None) != (self.high is None):
+            raise ValueError("give both 'low' and 'high'")
+        if self.low is not None and self.high is not None:
+            if self.scale != "bounds":
+                raise ValueError("'low' and 'high' are for 'scale: bounds'")
+            if len(self.low) != len(self.high) or not all(map(lt, self.low, self.high)):
+                raise ValueError("'low' must be below 'high' in each dimension")
+        return self
 
 
 class Environment(Section):
@@ -15,6 +45,26 @@ class Environment(Section):
 
     id: str = Field(description="Gymnasium id, or 'module:attribute' of a callable that returns an environment")
     kwargs: dict[str, Any] = Field(default={}, description="keyword arguments of the environment")
+    observations: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="keys of its dictionary of observations, put side by side in this order; also of the data sets",
+    )
+    actions: ActionScale = ActionScale()
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What `skild_ray.envs.make_env` makes it with: `kwargs`, and what becomes of observations and actions.
+
+        Raises:
+            ConfigError: the bounds of its actions have yet to be measured, see `with_action_bounds`.
+        """
+        more: dict[str, Any] = {} if self.observations is None else {OBSERVATION_KEYS: self.observations}
+        if self.actions.scale == "minmax":
+            raise ConfigError("environment.actions: minmax is measured when an experiment's data sets are read")
+        if self.actions.scale == "bounds":
+            more[ACTION_BOUNDS] = self.actions.model_dump(include={"low", "high"}, exclude_none=True)
+        return self.kwargs | more
 
 
 class Generate(Section):
@@ -35,10 +85,14 @@ class Source(Section):
 
     dataset: str | None = Field(
         None,
-        description="Minari id, D4RL-style .hdf5 file, folder of SPiRL-style files, or 'module:attribute:path' with "
-        "another package's reader",
+        description="Minari id, path of a data set in one of the formats of skild_ray.data.registry, 'format:path', or "
+        "'module:attribute:path' with another package's reader",
     )
     generate: Generate | None = None
+    observations: list[str] | None = Field(
+        None, min_length=1, description="keys of the data set's observations, if they are not those of the environment"
+    )
+    filter: str | None = Field(None, description="part of the data set, such as robomimic's 'train'")
     weight: float = Field(1.0, gt=0, description="share of the sampled windows, relative to the other sources")
     select: list[str] | None = Field(
         None, min_length=1, description="use only the episodes that solve exactly these sub-tasks in this order"
@@ -59,6 +113,10 @@ class Source(Section):
             raise ValueError("a new source needs 'dataset' or 'generate'")
         if self.dataset is not None and self.generate is not None:
             raise ValueError("give exactly one of 'dataset' and 'generate'; if one is inherited, set it to null")
+        if self.generate is not None and (self.observations or self.filter):
+            raise ValueError(
+                "'observations' and 'filter' choose from a stored data set; an expert makes what is wanted"
+            )
         return self
 
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from skild_ray.errors import DataError, one_line
 
 MAX_LISTED = 10
+NUMBERS = "biuf"
+"""Kinds of dtype: booleans, integers, real numbers."""
 NEGLIGIBLE = 50_000_000
 """Bytes for which nobody asks whether they are free: that takes longer than to read a short episode."""
 CGROUPS = (
@@ -31,7 +33,7 @@ def require_vectors(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
     if not shape:
         why = "it is a single value"
     elif len(shape) > 2:
-        why = "each row must be a vector: flatten it, or encode images first"
+        why = "each row must be a vector: flatten it; images are not read yet, encode them first"
     elif len(shape) == 2:
         why = "its rows are empty"
     elif dtype.kind in "iu":
@@ -147,6 +149,18 @@ def subgroup(group: h5py.Group, name: str) -> h5py.Group:
     return h5py.Group(found)
 
 
+def shapes(group: h5py.Group) -> dict[str, tuple[int, ...]]:
+    """Shape of one row of each array of numbers in a group, by its path in it."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    def note(path: str, member: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(member, h5py.Dataset) and member.dtype.kind in NUMBERS and member.shape:
+            found[path] = member.shape[1:]
+
+    group.visititems(note)
+    return found
+
+
 def read_marks(group: h5py.Group, name: str) -> NDArray[np.bool_]:
     """A column of marks, see `as_marks`."""
     return as_marks(_label(group, name), read_column(group, name))
@@ -235,7 +249,7 @@ def _listed(group: h5py.Group) -> str:
 
 
 def _require_numbers(name: str, dtype: np.dtype) -> None:
-    if dtype.kind not in "biuf":
+    if dtype.kind not in NUMBERS:
         what = "text" if dtype.kind in "SU" or h5py.check_string_dtype(dtype) else dtype
         raise DataError(f"{name} is {what}, not real numbers")
 

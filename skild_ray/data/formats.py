@@ -1,10 +1,8 @@
 """Data sets in any of the formats that are read, or in memory, checked and laid out for an environment."""
 
 import logging
-import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -12,55 +10,46 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from skild_ray.data import arrays, d4rl, minari_store, spirl
+from skild_ray.config import Source
+from skild_ray.data import arrays
 from skild_ray.data.episode import Episode
+from skild_ray.data.keyed import KeyedEpisode
 from skild_ray.data.minari_store import MinariWriter, dataset_exists
 from skild_ray.data.orders import Order, describe_orders, indices_of, order_from_states
-from skild_ray.data.reader import Reader
+from skild_ray.data.registry import find_reader
 from skild_ray.data.rewards import for_task, judges
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.envs.conventions import ACTION_TOLERANCE, offered
+from skild_ray.envs.scaled_actions import ActionMap
 from skild_ray.errors import DataError, SkildError, about, described
-from skild_ray.plugins import import_by_name
 
 logger = logging.getLogger(__name__)
 
-READERS = [minari_store.READER, d4rl.READER, spirl.READER]
-"""The formats, in the order in which they are asked whether a data set is theirs."""
 
-OTHER_READER = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*):(.+)")
-"""`module:attribute:name`: a data set in the format of another package's Reader."""
+@dataclass(frozen=True)
+class Stored:
+    """A stored data set, and what of it is wanted.
 
-Dataset = str | Trajectories | Sequence[Episode]
-"""A data set by name, or in memory. The name is that of one of READERS, or `module:attribute:name`."""
-
-
-def find_reader(name: str) -> tuple[Reader, str]:
-    """The reader of a data set, and the data set's name without the reader's.
-
-    Raises:
-        ConfigError: the module of another package's reader cannot be imported.
-        DataError: there is no such reader, or no reader for such a data set; the message lists the formats.
+    Attributes:
+        name: see `find_reader`.
+        observations: keys, see `KeyedEpisode.choose`; None for those of the environment, or else its default, or where
+            observations have no keys.
+        filter: the part of the data set, where its format has named parts, such as "train".
     """
-    other = OTHER_READER.fullmatch(name)
-    if other is None:
-        location = os.path.expanduser(name)
-        for reader in READERS:
-            if reader.matches(location):
-                return reader, location
-        problem = "has none of the formats" if os.path.exists(location) else "there is no such file or folder"
-        known = ", ".join(reader.description for reader in READERS)
-        raise DataError(
-            f"{location}: {problem}; a data set is {known}, or 'module:attribute:path' with another package's reader"
-        )
-    module, attribute, location = other.groups()
-    found = getattr(import_by_name(module, f"data set {name!r}"), attribute, None)
-    if not isinstance(found, Reader):
-        raise DataError(f"data set {name!r}: module {module!r} has no {Reader.__module__}.Reader {attribute!r}")
-    location = os.path.expanduser(location)
-    if not found.matches(location):
-        raise DataError(f"data set {name!r}: {location!r} is not {found.description}")
-    return found, location
+
+    name: str
+    observations: tuple[str, ...] | None = None
+    filter: str | None = None
+
+    @classmethod
+    def of(cls, source: Source) -> "Stored":
+        """What a source of an experiment names."""
+        keys = None if source.observations is None else tuple(source.observations)
+        return cls(source.dataset or "", keys, source.filter)
+
+
+Dataset = str | Stored | Trajectories | Sequence[Episode]
+"""A data set by a name that `find_reader` understands, or in memory."""
 
 
 def load_dataset(
@@ -72,10 +61,11 @@ def load_dataset(
     """Load a data set into memory.
 
     Args:
-        dataset: a D4RL-style `.hdf5` or `.h5` file, a folder of SPiRL-style files, the id of a local Minari data set,
+        dataset: the path or id of a data set in one of the formats of `registry.READERS`, `format:path`,
             `module:attribute:path` with a `Reader` of another package; or trajectories or episodes in memory.
-        environment: whose observations and actions the data must fit. Observations of another layout are converted if
-            it has a method `convert_observations`.
+        environment: whose observations and actions the data must fit. Where observations have keys, those of its
+            attribute `observation_keys` are chosen. Observations of another layout are converted if it has a method
+            `convert_observations`. Actions are scaled by its `action_map`, unless they were generated in it.
         max_episodes: load only the first N.
         select: only of the episodes that solve exactly these sub-tasks in this order, as `load_with_orders` says.
 
@@ -138,14 +128,26 @@ def metadata_of(dataset: Dataset) -> Mapping[str, Any]:
     Raises:
         DataError: see `load_dataset`.
     """
-    if not isinstance(dataset, str):
+    if not isinstance(dataset, str | Stored):
         return {}
-    reader, location = find_reader(dataset)
+    reader, location = find_reader(_stored(dataset).name)
     return reader.metadata(location)
 
 
+def observation_shapes(dataset: Dataset) -> Mapping[str, tuple[int, ...]]:
+    """Shape of one observation of each key; empty where observations have no keys.
+
+    Raises:
+        DataError: see `load_dataset`.
+    """
+    if not isinstance(dataset, str | Stored):
+        return {}
+    reader, location = find_reader(_stored(dataset).name)
+    return reader.shapes(location)
+
+
 def import_dataset(dataset: Dataset, minari_id: str, environment: gym.Env) -> int:
-    """Store a data set of any format as a Minari data set in the environment's own layout.
+    """Store a data set of any format as a Minari data set in the environment's own layout, actions in raw units.
 
     Where the format lacks the last state of an episode, the last action is dropped, because Minari wants one state more
     than actions. Missing rewards become 0. The orders of `load_with_orders` become metadata of the episodes.
@@ -163,7 +165,7 @@ def import_dataset(dataset: Dataset, minari_id: str, environment: gym.Env) -> in
     """
     if dataset_exists(minari_id):
         raise DataError(f"there is a Minari data set {minari_id!r} already: choose another id or delete it")
-    episodes = _checked(dataset, _with_orders(dataset, environment, rewards=True), environment)
+    episodes = _checked(dataset, _with_orders(dataset, environment, rewards=True), environment, scaled=False)
     kept = [episode for episode in map(_complete, episodes) if len(episode.actions)]
     if not kept:
         raise DataError(
@@ -174,15 +176,14 @@ def import_dataset(dataset: Dataset, minari_id: str, environment: gym.Env) -> in
         left_out = len(episodes) - len(kept)
         logger.warning(f"{title_of(dataset)}: {left_out:,} of {len(episodes):,} episodes have no transition, left out")
     known = metadata_of(dataset)
-    source = dataset if isinstance(dataset, str) else "arrays"
+    source = _stored(dataset).name if isinstance(dataset, str | Stored) else "arrays"
     metadata = {
         "description": f"Imported from {source}.{describe_orders(episode.subtasks for episode in kept)}",
         "author": known.get("author", {"unknown"}),
         "algorithm_name": known.get("algorithm_name", "unknown"),
     }
-    writer = MinariWriter(
-        minari_id, environment.observation_space, environment.action_space, metadata, environment.spec
-    )
+    actions = offered(environment, "raw_action_space") or environment.action_space
+    writer = MinariWriter(minari_id, environment.observation_space, actions, metadata, environment.spec)
     with writer:
         writer.append(kept)
     return len(kept)
@@ -190,21 +191,47 @@ def import_dataset(dataset: Dataset, minari_id: str, environment: gym.Env) -> in
 
 def title_of(dataset: Dataset) -> str:
     """How messages name a data set."""
-    return f"data set {dataset!r}" if isinstance(dataset, str) else "data set in memory"
+    return f"data set {_stored(dataset).name!r}" if isinstance(dataset, str | Stored) else "data set in memory"
 
 
-def _read(dataset: Dataset, max_episodes: int | None = None, rewards: bool = False) -> Iterator[Episode]:
-    """The episodes as they are stored; with rewards and terminations only if asked for."""
+def _stored(dataset: str | Stored) -> Stored:
+    return Stored(dataset) if isinstance(dataset, str) else dataset
+
+
+def _read(
+    dataset: Dataset, environment: gym.Env | None, max_episodes: int | None = None, rewards: bool = False
+) -> Iterator[Episode]:
+    """The episodes as they are stored, observations chosen; with rewards and terminations only if asked for."""
+    keys = dataset.observations if isinstance(dataset, Stored) else None
+    if keys is None and environment is not None:
+        keys = offered(environment, "observation_keys")
+    for index, episode in enumerate(_as_stored(dataset, max_episodes, rewards)):
+        if isinstance(episode, KeyedEpisode):
+            with about(f"{title_of(dataset)}: episode {index}"):
+                yield episode.choose(keys)
+        elif isinstance(dataset, Stored) and dataset.observations:
+            raise DataError(f"{title_of(dataset)}: its observations have no keys, so that none can be chosen")
+        else:
+            yield episode
+
+
+def _as_stored(
+    dataset: Dataset, max_episodes: int | None = None, rewards: bool = False
+) -> Iterator[Episode | KeyedEpisode]:
     if isinstance(dataset, Trajectories):
         episodes: Iterable[Episode] = (Episode(*dataset.episode(index)) for index in range(dataset.num_episodes))
         yield from islice(episodes, max_episodes)
-    elif not isinstance(dataset, str):
+    elif not isinstance(dataset, str | Stored):
         yield from dataset[:max_episodes]
     else:
-        reader, location = find_reader(dataset)
+        stored = _stored(dataset)
+        reader, location = find_reader(stored.name)
+        if stored.filter and not reader.takes_filter:
+            raise DataError(f"{title_of(dataset)}: {reader.description} has no named parts, such as {stored.filter!r}")
+        filters = {"filter": stored.filter} if stored.filter else {}
         try:
-            for episode in islice(reader.read(location, max_episodes, rewards), max_episodes):
-                if not isinstance(episode, Episode):
+            for episode in islice(reader.read(location, max_episodes, rewards, **filters), max_episodes):
+                if not isinstance(episode, Episode | KeyedEpisode):
                     raise TypeError(f"its reader gives {type(episode).__name__}, not {Episode.__module__}.Episode")
                 yield episode
         except SkildError:
@@ -224,7 +251,7 @@ def _selected(
 ) -> Iterable[Episode]:
     """The episodes that `load_dataset` wants, as they are stored."""
     if select is None:
-        return _read(dataset, max_episodes, rewards)
+        return _read(dataset, environment, max_episodes, rewards)
     episodes = _with_orders(dataset, environment, rewards)
     with about(title_of(dataset)):
         selected = indices_of([episode.subtasks for episode in episodes], select)
@@ -233,7 +260,7 @@ def _selected(
 
 def _with_orders(dataset: Dataset, environment: gym.Env | None, rewards: bool = False) -> list[Episode]:
     """All episodes as they are stored, with their `subtasks`."""
-    episodes = list(_read(dataset, rewards=rewards))
+    episodes = list(_read(dataset, environment, rewards=rewards))
     with about(title_of(dataset)):
         return [
             replace(episode, subtasks=episode.subtasks or order_from_states(episode.observations, environment))
@@ -241,22 +268,39 @@ def _with_orders(dataset: Dataset, environment: gym.Env | None, rewards: bool = 
         ]
 
 
-def _checked(dataset: Dataset, episodes: Iterable[Episode], environment: gym.Env | None) -> list[Episode]:
-    """The episodes as float32, in the environment's layout where there is one.
+def _checked(
+    dataset: Dataset, episodes: Iterable[Episode], environment: gym.Env | None, scaled: bool = True
+) -> list[Episode]:
+    """The episodes as float32, in the environment's layout where there is one; actions in raw units unless `scaled`.
 
     Raises:
         DataError: there are none, or one is unfit; the message names data set, episode, row and column.
     """
+    action_map = None if environment is None else offered(environment, "action_map")
+    if action_map and "request" in metadata_of(dataset).get("skild_ray", {}):
+        action_map = None  # generated in this environment, by actions in [-1, 1]
     checked = []
     for index, episode in enumerate(episodes):
         with about(f"{title_of(dataset)}: episode {index}"):
-            checked.append(_fitted(episode, environment))
+            if action_map and scaled:
+                episode = _with_scaled_actions(episode, action_map)  # noqa: PLW2901
+            checked.append(_fitted(episode, environment, bounded=scaled))
     if not checked:
         raise DataError(f"{title_of(dataset)}: there are no episodes")
     return checked
 
 
-def _fitted(episode: Episode, environment: gym.Env | None) -> Episode:
+def _with_scaled_actions(episode: Episode, action_map: ActionMap) -> Episode:
+    scaled: dict[str, Any] = {}
+    for name in ("actions", "executed_actions"):
+        if (raw := getattr(episode, name)) is not None:
+            values = np.asarray(raw)
+            arrays.require_vectors(repr(name), values.shape, values.dtype)
+            scaled[name] = action_map.scale(values)
+    return replace(episode, **scaled)
+
+
+def _fitted(episode: Episode, environment: gym.Env | None, bounded: bool = True) -> Episode:
     given = {
         name: np.asarray(values)
         for name in ("observations", "actions", "executed_actions", "rewards")
@@ -275,9 +319,9 @@ def _fitted(episode: Episode, environment: gym.Env | None) -> Episode:
         arrays.require_finite(name, parts[name])
     if environment is not None:
         parts["observations"] = _convert(parts["observations"], environment)
-        _check_actions(parts["actions"], environment)
-        if "executed_actions" in parts:
-            _check_actions(parts["executed_actions"], environment, "executed actions")
+        for name in ("actions", "executed_actions"):
+            if name in parts:
+                _check_actions(parts[name], environment, name.replace("_", " "), bounded)
     return replace(episode, **parts)
 
 
@@ -302,18 +346,18 @@ def _complete(episode: Episode) -> Episode:
     )
 
 
-def _check_actions(actions: NDArray[np.floating], environment: gym.Env, what: str = "actions") -> None:
+def _check_actions(actions: NDArray[np.floating], environment: gym.Env, what: str, bounded: bool) -> None:
     shape = environment.action_space.shape
     if shape != actions.shape[1:]:
         wanted = " x ".join(map(str, shape or ())) or "no"
         raise DataError(f"{what} have {actions.shape[1]} dimensions, the environment's have {wanted}")
     beyond = ~(np.abs(actions) <= 1 + ACTION_TOLERANCE)  # NaN, too
-    if beyond.any():
+    if bounded and beyond.any():
         row, column = np.argwhere(beyond)[0]
-        raise DataError(
-            f"{what} must be in [-1, 1]: row {row}, column {column} is {actions[row, column]:g}; scale them, and the "
-            "environment's with gymnasium.wrappers.RescaleAction"
-        )
+        remedy = "scale them: environment.actions: {scale: bounds} or {scale: minmax}"
+        if offered(environment, "action_map"):
+            remedy = "that is beyond the bounds of environment.actions: correct them, or take scale: minmax"
+        raise DataError(f"{what} must be in [-1, 1]: row {row}, column {column} is {actions[row, column]:g}; {remedy}")
 
 
 def _convert(observations: NDArray[np.float32], environment: gym.Env) -> NDArray[np.float32]:

@@ -61,10 +61,16 @@ def not_finite(observation: NDArray, reward: Any = 0.0) -> str | None:
     return f"observation {np.ravel(observation)[wrong[0]]} in column {wrong[0]}" if len(wrong) else None
 
 
+def _remedy(observations: spaces.Space) -> str:
+    if isinstance(observations, spaces.Dict):
+        return f"choose some with environment.observations: [{', '.join(observations.spaces)}]"
+    return "gymnasium.wrappers.FlattenObservation makes one of many spaces"
+
+
 def require_vectors(env: gym.Env, id: str) -> None:
     """Raise ConfigError unless observations are vectors, and actions vectors in [-1, 1]."""
     for name, space, remedy in (
-        ("observations", env.observation_space, "gymnasium.wrappers.FlattenObservation makes one of many spaces"),
+        ("observations", env.observation_space, _remedy(env.observation_space)),
         ("actions", env.action_space, "only continuous actions are learned"),
     ):
         if not (isinstance(space, spaces.Box) and len(space.shape) == 1):
@@ -73,5 +79,5 @@ def require_vectors(env: gym.Env, id: str) -> None:
     if not (np.all(env.action_space.low == -1) and np.all(env.action_space.high == 1)):
         raise ConfigError(
             f"environment {id!r}: actions are {env.action_space}, not in [-1, 1]; "
-            "gymnasium.wrappers.RescaleAction(env, -1.0, 1.0) makes them so"
+            "environment.actions: {scale: bounds} makes them so, or gymnasium.wrappers.RescaleAction(env, -1.0, 1.0)"
         )

@@ -11,7 +11,10 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 
+from skild_ray.config.data import ACTION_BOUNDS, OBSERVATION_KEYS
+from skild_ray.envs.chosen_observations import ChosenObservations
 from skild_ray.envs.conventions import require_vectors
+from skild_ray.envs.scaled_actions import ScaledActions
 from skild_ray.errors import ConfigError, one_line
 from skild_ray.plugins import ENVIRONMENTS, import_by_name, register_environments
 
@@ -23,20 +26,27 @@ def make_env(id: str, kwargs: Mapping[str, Any]) -> gym.Env:
         id: a Gymnasium id, which an installed package may register (see `register_environments`; `module:id` imports
             the module first), or `module:attribute` of a callable that returns an environment.
         kwargs: its keyword arguments; `max_episode_steps` goes to the environment if it has such an argument, else to
-            Gymnasium's `TimeLimit`.
+            Gymnasium's `TimeLimit`, `observation_keys` to `ChosenObservations` and `action_bounds` to `ScaledActions`.
+            `Environment.arguments` has all of them.
 
     Raises:
         ConfigError: if there is no such environment, it refuses the arguments, its observations are no vectors or its
             actions no vectors in [-1, 1].
     """
+    arguments = dict(kwargs)
+    keys, bounds = (arguments.pop(name, None) for name in (OBSERVATION_KEYS, ACTION_BOUNDS))
     try:
-        env = _maker(id)(**kwargs)
+        env = _maker(id)(**arguments)
     except ConfigError:
         raise
     except Exception as error:  # whatever a user's environment raises is a matter of its id and arguments
         raise ConfigError(f"environment {id!r}: {one_line(error)}") from error
     if not isinstance(env, gym.Env):
         raise ConfigError(f"environment {id!r} is a {type(env).__name__}, not a gymnasium.Env")
+    if keys is not None:
+        env = ChosenObservations(env, keys)
+    if bounds is not None:
+        env = ScaledActions(env, **bounds)
     require_vectors(env, id)
     return env
 

@@ -18,6 +18,7 @@ from skild_ray.algorithms.off_policy_config import OffPolicyConfig, config_of
 from skild_ray.algorithms.registry import spec_of
 from skild_ray.algorithms.train import input_artifacts
 from skild_ray.config import Environment, EvaluationSettings, Experiment
+from skild_ray.envs.scaled_actions import ActionMap
 from skild_ray.errors import ArtifactError
 from skild_ray.runs.artifacts import RECORD_FILE, open_artifact, require_input, stage_names
 from skild_ray.stages import OFFLINE
@@ -45,6 +46,11 @@ class Agent:
     @property
     def environment(self) -> Environment:
         return self.config.low_level
+
+    @property
+    def action_map(self) -> ActionMap | None:
+        """What turns its environment's actions in [-1, 1] into raw ones; None where they are the same."""
+        return ActionMap.of(self.environment)
 
     def policy(self, deterministic: bool, seed: int) -> Policy:
         """Acts by the mean of pi(.|s), or by samples that `seed` fixes."""

@@ -109,7 +109,7 @@ def _store(artifact: Path) -> None:
 
 def _record(played: Sequence[Episode], environment: Environment, count: int, folder: Path) -> list[Video]:
     """Write the recordings of the most telling episodes, replacing those of the same name, and describe them."""
-    with contextlib.closing(make_env(environment.id, environment.kwargs)) as env:
+    with contextlib.closing(make_env(environment.id, environment.arguments)) as env:
         if RENDER_MODE not in env.metadata.get("render_modes", ()):
             logger.warning(f"no video: environment {environment.id!r} declares no render mode {RENDER_MODE!r}")
             return []

@@ -163,7 +163,7 @@ def _subtask_names(episodes: Sequence[Episode]) -> tuple[str, ...]:
 def evaluation_env(agent: Agent, episodes: int) -> LockstepVectorEnv:
     """What the agent acts in, without automatic reset, its episodes recorded."""
     environment = agent.environment
-    makers = [lambda: Recorder(make_env(environment.id, environment.kwargs))]
+    makers = [lambda: Recorder(make_env(environment.id, environment.arguments))]
     return agent.config.make_vector_env(makers * min(agent.num_envs, episodes), autoreset=False)
 
 

@@ -43,7 +43,7 @@ class Request(Section):
     def of(cls, source: Generate, environment: Environment, seed: int) -> "Request":
         return cls(
             environment=environment.id,
-            env_kwargs={**environment.kwargs, **source.env_kwargs},
+            env_kwargs={**environment.arguments, **source.env_kwargs},
             expert=source.expert,
             expert_version=getattr(load_expert(source.expert), "version", 1),
             expert_kwargs=source.expert_kwargs,

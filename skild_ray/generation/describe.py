@@ -8,7 +8,8 @@ from itertools import groupby
 import gymnasium as gym
 
 from skild_ray.config import Environment
-from skild_ray.data.formats import Dataset, load_with_orders, metadata_of, title_of
+from skild_ray.data.formats import Dataset, load_with_orders, metadata_of, observation_shapes, title_of
+from skild_ray.data.keyed import described_keys
 from skild_ray.data.orders import Order, count_transitions, indices_of
 from skild_ray.errors import about
 from skild_ray.generation.collect import Spent
@@ -44,6 +45,8 @@ def describe_dataset(
     ]
     for label, values in (("observations", data.observations), ("actions", data.actions)):
         rows.append((label, f"{values.shape[1]} dimensions, {values.min():.4g} to {values.max():.4g}"))
+    if shapes := observation_shapes(dataset):
+        rows.append(("observation keys", described_keys(shapes)))
     rows.append(("fingerprint", data.fingerprint()))
     if spent := Spent.of(metadata_of(dataset)):
         rows.append(("generated in", str(spent)))

@@ -50,7 +50,7 @@ class MazeMap:
         Raises:
             ConfigError: the environment cannot be made.
         """
-        env = make_env(environment.id, environment.kwargs)
+        env = make_env(environment.id, environment.arguments)
         try:
             plan: Any = env.unwrapped
             walls = getattr(plan, "walls", None)

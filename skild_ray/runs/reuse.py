@@ -35,6 +35,7 @@ def settings_of(experiment: Experiment, stage: str) -> dict[str, Any]:
             del source["negatives"]
     return {
         "seed": experiment.seed,
+        "environment": {"actions": experiment.environment.actions.model_dump()},  # part of what the artifact says
         "skill": experiment.skill.model_dump(),
         "data": data,
         stage: getattr(experiment, stage).model_dump(exclude={"checkpoint_interval_s"}),

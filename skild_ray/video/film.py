@@ -88,7 +88,7 @@ class _NotRepeatableError(SkildError):
 def _film(path: Path) -> None:
     recording = Recording.load(path)
     environment, length = recording.environment, len(recording.actions)
-    env = make_env(environment.id, environment.kwargs | {"render_mode": RENDER_MODE})
+    env = make_env(environment.id, environment.arguments | {"render_mode": RENDER_MODE})
     keys = key_steps(recording.subtasks, recording.credited_at, length)
     shown = {*range(0, length, -(-length // MAX_FRAMES)), *keys}
     frames: list[Image.Image] = []

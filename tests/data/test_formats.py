@@ -5,10 +5,11 @@ import minari
 import numpy as np
 import pytest
 from gymnasium import spaces
+from lerobot_files import write_lerobot
 from line_world import ConvertingLineEnv, LineEnv
 from minari.data_collector import EpisodeBuffer
 
-from skild_ray.data.formats import import_dataset, load_dataset, load_with_orders
+from skild_ray.data.formats import Stored, import_dataset, load_dataset, load_with_orders
 from skild_ray.data.orders import order_from_states
 from skild_ray.envs import make_env
 from skild_ray.errors import DataError
@@ -18,6 +19,7 @@ from skild_ray.generation.describe import describe_dataset, environment_of
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:minari")
 
 LENGTHS = (5, 3, 4)
+LINE_KEYS = ("position", "goal")
 
 
 def episode(index: int, length: int, dimensions: int = 2) -> tuple[np.ndarray, np.ndarray]:
@@ -84,9 +86,40 @@ def write_spirl(folder: Path) -> str:
     return str(folder)
 
 
-@pytest.fixture(params=["minari", "minari-dict", "d4rl", "spirl"])
-def dataset(request: pytest.FixtureRequest, minari_root: Path, tmp_path: Path) -> str:
+def write_ogbench(path: Path) -> str:
+    """As OGBench's own generators do: a row for every state, with some action in the last one."""
+    states = np.concatenate([states for states, _ in EPISODES])
+    actions = np.concatenate([np.append(actions, [[99.0]], axis=0) for _, actions in EPISODES])
+    terminals = np.concatenate([np.arange(length + 1) == length for length in LENGTHS])
+    np.savez_compressed(path, observations=states, actions=actions, terminals=terminals, qpos=states, qvel=states)
+    return str(path)
+
+
+def write_robomimic(path: Path, keys: tuple[str, ...]) -> str:
+    """The tree of robomimic's own writers: a column of the states under each key, an image, demo_16 after demo_8."""
+    with h5py.File(path, "w") as file:
+        for index, (states, actions) in enumerate(EPISODES):
+            group = file.create_group(f"data/demo_{8 * index}")
+            group.attrs["num_samples"] = len(actions)
+            group["actions"], group["rewards"] = actions, np.ones(len(actions))
+            group["dones"] = np.arange(len(actions)) == len(actions) - 1
+            for column, key in enumerate(keys):
+                group[f"obs/{key}"] = states[:-1, column : column + 1]
+                group[f"next_obs/{key}"] = states[1:, column : column + 1]
+            group["obs/camera_image"] = np.zeros((len(actions), 4, 4, 3), np.uint8)
+        file["data"].attrs["env_args"] = '{"env_name": "Line", "env_type": 1, "env_kwargs": {}}'
+    return str(path)
+
+
+@pytest.fixture(params=["minari", "minari-dict", "d4rl", "spirl", "ogbench", "robomimic", "lerobot"])
+def dataset(request: pytest.FixtureRequest, minari_root: Path, tmp_path: Path) -> str | Stored:
     """The same three episodes in each format."""
+    if request.param == "robomimic":
+        return Stored(write_robomimic(tmp_path / "demo.hdf5", LINE_KEYS), LINE_KEYS)
+    if request.param == "lerobot":
+        return write_lerobot(tmp_path / "robot", "v3.0", EPISODES)
+    if request.param == "ogbench":
+        return write_ogbench(tmp_path / "line-play-v0.npz")
     if request.param == "d4rl":
         return write_d4rl(tmp_path / "flat.hdf5", {"terminals": ends(4, 11), "timeouts": ends(7)})
     if request.param == "spirl":
@@ -96,39 +129,41 @@ def dataset(request: pytest.FixtureRequest, minari_root: Path, tmp_path: Path) -
     return "line/walk-v0"
 
 
-def test_every_format_gives_the_same_trajectories(dataset: str) -> None:
+def test_every_format_gives_the_same_trajectories(dataset: str | Stored) -> None:
     data = load_dataset(dataset, LineEnv())
     assert np.array_equal(data.observations, STATES)
     assert np.array_equal(data.actions, ACTIONS)
     assert tuple(data.lengths) == LENGTHS
 
 
-def test_max_episodes_takes_the_first(dataset: str) -> None:
+def test_max_episodes_takes_the_first(dataset: str | Stored) -> None:
     data = load_dataset(dataset, None, max_episodes=2)
     assert tuple(data.lengths) == LENGTHS[:2]
     assert np.array_equal(data.observations, STATES[:8])
 
 
-def test_import_writes_a_minari_data_set(dataset: str) -> None:
+def test_import_writes_a_minari_data_set(dataset: str | Stored) -> None:
     env = LineEnv()
     assert import_dataset(dataset, "imported/walk-v0", env) == 3
     stored = list(minari.load_dataset("imported/walk-v0"))
-    with_last_state = dataset == "line/walk-v0"
+    ended = dataset == "line/walk-v0" or isinstance(dataset, Stored)
+    with_last_state = ended or str(dataset).endswith(".npz")
     for stored_episode, (states, actions) in zip(stored, EPISODES, strict=True):
         length = len(actions) if with_last_state else len(actions) - 1
         assert np.array_equal(stored_episode.observations, states[: length + 1].astype(np.float32))
         assert np.array_equal(stored_episode.actions, actions[:length].astype(np.float32))
-    assert [bool(e.terminations[-1]) for e in stored] == [with_last_state] * 3
+    assert [bool(e.terminations[-1]) for e in stored] == [ended] * 3
     with pytest.raises(DataError, match="'imported/walk-v0' already"):
         import_dataset(dataset, "imported/walk-v0", env)
     with pytest.raises(DataError, match="no Minari id"):
         import_dataset(dataset, "imported walk", env)
 
 
-def test_observations_are_converted_by_the_environment(dataset: str) -> None:
+def test_observations_are_converted_by_the_environment(dataset: str | Stored) -> None:
     assert load_dataset(dataset, ConvertingLineEnv()).observation_dim == 2
+    name = dataset.name if isinstance(dataset, Stored) else dataset
     with pytest.raises(
-        DataError, match=f"data set '{dataset}': episode 0: observations have 2 dimensions, the environment's have 3"
+        DataError, match=f"data set '{name}': episode 0: observations have 2 dimensions, the environment's have 3"
     ):
         load_dataset(dataset, LineEnv(dimensions=3))
 
@@ -287,7 +322,7 @@ def test_select_takes_the_episodes_with_exactly_this_order(with_orders: str) -> 
         load_dataset(with_orders, select=["push", "open"])
 
 
-def test_nothing_to_select_where_no_order_is_known(dataset: str) -> None:
+def test_nothing_to_select_where_no_order_is_known(dataset: str | Stored) -> None:
     with pytest.raises(DataError, match="solves exactly goal; no order of its episodes is known"):
         load_dataset(dataset, LineEnv(), select=["goal"])
 

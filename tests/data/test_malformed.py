@@ -218,14 +218,14 @@ def test_damaged_files_are_one_line(minari_root: Path, kind: str) -> None:
 
 def test_paths_that_are_no_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "data.npz").touch()
+    (tmp_path / "data.csv").touch()
     (tmp_path / "folder.hdf5").mkdir()
     (tmp_path / "group.hdf5").symlink_to(tmp_path / "gone.hdf5")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/one.h5").symlink_to(tmp_path / "gone.h5")
     for name, message in {
-        "data.npz": "data.npz: has none of the formats; a data set is a Minari id",
-        "./data.npz": "data.npz: has none of the formats; a data set is a Minari id",
+        "data.csv": "data.csv: has none of the formats; a data set is a Minari id",
+        "./data.csv": "data.csv: has none of the formats; a data set is a Minari id",
         "./data.zip": "data.zip: there is no such file or folder; ",
         "data.zip": "data.zip: there is no such file or folder; a data set is a Minari id like 'namespace/name-v0'",
         "gone.hdf5": r"gone.hdf5: there is no such file",

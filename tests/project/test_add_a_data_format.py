@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from skild_ray.cli import app
-from skild_ray.data import formats
+from skild_ray.data import registry
 from skild_ray.data.formats import load_dataset, load_rewarded_episodes
 from skild_ray.envs import make_env
 from skild_ray.errors import DataError
@@ -48,11 +48,11 @@ def test_a_format_of_ones_own_package(folder: Path) -> None:
 
 
 def test_a_format_of_the_tree_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (line,) = re.findall(r"^READERS = (.*\])$", GUIDE, re.MULTILINE)
-    monkeypatch.setattr(formats, "json_lines", __import__("json_lines"), raising=False)
-    monkeypatch.setattr(formats, "READERS", eval(line, vars(formats)))
-    by_path, by_reader = (load_dataset(name) for name in ("play.jsonl", "json_lines:READER:play.jsonl"))
-    assert by_path.fingerprint() == by_reader.fingerprint()
+    (line,) = re.findall(r"^ +(\"json_lines\": .*),$", GUIDE, re.MULTILINE)
+    added = eval(f"{{{line}}}", {"json_lines": __import__("json_lines")})
+    monkeypatch.setattr(registry, "READERS", registry.READERS | added)
+    names = ("play.jsonl", "json_lines:play.jsonl", "json_lines:READER:play.jsonl")
+    assert len({load_dataset(name).fingerprint() for name in names}) == 1
     assert load_dataset("robot/play-v0").num_episodes == 20, "the other formats are read as before"
     with pytest.raises(DataError, match=r"a data set is a Minari id .*, a \.jsonl file with an episode"):
         load_dataset("play.json")

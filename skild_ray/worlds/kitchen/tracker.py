@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from skild_ray.data.keyed import chosen
 from skild_ray.data.minari_store import read_minari
 from skild_ray.worlds.expert import unwrapped
 from skild_ray.worlds.kitchen.environment import NUM_JOINTS, KitchenEnv
@@ -45,7 +46,7 @@ class KitchenTracker:
         # All layouts begin with the robot's positions. Intended actions: noise is not to be repeated.
         setpoints = [
             episode.observations[: len(episode.actions), :NUM_JOINTS] + SETPOINT_RAD * episode.actions
-            for episode in read_minari(dataset)
+            for episode in map(chosen, read_minari(dataset))
         ]
         return {"setpoints": [recording.astype(np.float32) for recording in setpoints]}
 
