@@ -298,7 +298,7 @@ def _with_scaled_actions(episode: Episode, action_map: ActionMap) -> Episode:
 
 def _fitted(episode: Episode, environment: gym.Env | None, bounded: bool = True) -> Episode:
     given = {
-        name: np.asarray(values)
+        name: arrays.as_array(repr(name), values)
         for name in ("observations", "actions", "executed_actions", "rewards")
         if (values := getattr(episode, name)) is not None
     }
