@@ -142,7 +142,8 @@ def data_import(
     overrides: Overrides = None,
 ) -> None:
     """Convert a data set to the layout of an environment and store it with Minari."""
-    from skild_ray.data.formats import Stored, import_dataset
+    from skild_ray.data.formats import Stored
+    from skild_ray.data.importing import import_dataset
     from skild_ray.envs import make_env
     from skild_ray.generation.sources import with_measured_bounds
     from skild_ray.worlds.named import load_world_or_experiment
@@ -152,7 +153,7 @@ def data_import(
     if environment.actions.scale == "minmax":
         environment = with_measured_bounds(environment, {source: wanted})
     count = import_dataset(wanted, name, make_env(environment.id, environment.arguments))
-    print(f"{count} episodes stored as {name}; a last action whose outcome the source lacks was dropped")
+    print(f"{count} episodes stored as {name}: skild-ray data info {name}")
 
 
 @data_app.command("info")

@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import psutil
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from skild_ray.errors import DataError, one_line
 
@@ -23,6 +23,14 @@ CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.stat", "anon"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.stat", "total_rss"),
 )
+
+
+def as_array(name: str, values: ArrayLike) -> NDArray:
+    """An array of nested lists; DataError if they are ragged."""
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise DataError(f"{name} cannot be made an array: its rows are of different lengths") from error
 
 
 def require_vectors(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -1,6 +1,5 @@
 """Data sets in any of the formats that are read, or in memory, checked and laid out for an environment."""
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -13,17 +12,14 @@ from numpy.typing import NDArray
 from skild_ray.config import Source
 from skild_ray.data import arrays
 from skild_ray.data.episode import Episode
-from skild_ray.data.keyed import KeyedEpisode
-from skild_ray.data.minari_store import MinariWriter, dataset_exists
-from skild_ray.data.orders import Order, describe_orders, indices_of, order_from_states
+from skild_ray.data.keyed import KeyedEpisode, default_keys
+from skild_ray.data.orders import Order, indices_of, order_from_states
 from skild_ray.data.registry import find_reader
 from skild_ray.data.rewards import for_task, judges
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.envs.conventions import ACTION_TOLERANCE, offered
 from skild_ray.envs.scaled_actions import ActionMap
 from skild_ray.errors import DataError, SkildError, about, described
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -146,47 +142,23 @@ def observation_shapes(dataset: Dataset) -> Mapping[str, tuple[int, ...]]:
     return reader.shapes(location)
 
 
-def import_dataset(dataset: Dataset, minari_id: str, environment: gym.Env) -> int:
-    """Store a data set of any format as a Minari data set in the environment's own layout, actions in raw units.
-
-    Where the format lacks the last state of an episode, the last action is dropped, because Minari wants one state more
-    than actions. Missing rewards become 0. The orders of `load_with_orders` become metadata of the episodes.
-
-    Args:
-        dataset: see `load_dataset`.
-        minari_id: of the new data set, like `namespace/name-v0`.
-        environment: gives the layout, and a specification for Minari.
-
-    Returns:
-        The number of episodes stored.
+def load_raw_episodes(dataset: Dataset, environment: gym.Env) -> list[Episode]:
+    """Everything that a data set knows of its episodes, observations in the environment's layout, actions in raw units.
 
     Raises:
-        DataError: as `load_dataset`, or if there is a data set of this id, or it cannot be written.
+        DataError: see `load_dataset`.
     """
-    if dataset_exists(minari_id):
-        raise DataError(f"there is a Minari data set {minari_id!r} already: choose another id or delete it")
-    episodes = _checked(dataset, _with_orders(dataset, environment, rewards=True), environment, scaled=False)
-    kept = [episode for episode in map(_complete, episodes) if len(episode.actions)]
-    if not kept:
-        raise DataError(
-            f"{title_of(dataset)}: none of its {len(episodes):,} episodes has a transition: that takes an action and "
-            "the states before and after it, and this format lacks the state after the last action"
-        )
-    if len(kept) < len(episodes):
-        left_out = len(episodes) - len(kept)
-        logger.warning(f"{title_of(dataset)}: {left_out:,} of {len(episodes):,} episodes have no transition, left out")
-    known = metadata_of(dataset)
-    source = _stored(dataset).name if isinstance(dataset, str | Stored) else "arrays"
-    metadata = {
-        "description": f"Imported from {source}.{describe_orders(episode.subtasks for episode in kept)}",
-        "author": known.get("author", {"unknown"}),
-        "algorithm_name": known.get("algorithm_name", "unknown"),
-    }
-    actions = offered(environment, "raw_action_space") or environment.action_space
-    writer = MinariWriter(minari_id, environment.observation_space, actions, metadata, environment.spec)
-    with writer:
-        writer.append(kept)
-    return len(kept)
+    return _checked(dataset, _with_orders(dataset, environment, rewards=True), environment, scaled=False)
+
+
+def observed_keys(dataset: Dataset, environment: gym.Env | None = None) -> Sequence[str]:
+    """The keys of the observations that are loaded, for this environment; empty where observations have no keys.
+
+    Raises:
+        DataError: see `load_dataset`.
+    """
+    shapes = observation_shapes(dataset)
+    return (_wanted_keys(dataset, environment) or default_keys(shapes)) if shapes else []
 
 
 def title_of(dataset: Dataset) -> str:
@@ -202,9 +174,7 @@ def _read(
     dataset: Dataset, environment: gym.Env | None, max_episodes: int | None = None, rewards: bool = False
 ) -> Iterator[Episode]:
     """The episodes as they are stored, observations chosen; with rewards and terminations only if asked for."""
-    keys = dataset.observations if isinstance(dataset, Stored) else None
-    if keys is None and environment is not None:
-        keys = offered(environment, "observation_keys")
+    keys = _wanted_keys(dataset, environment)
     for index, episode in enumerate(_as_stored(dataset, max_episodes, rewards)):
         if isinstance(episode, KeyedEpisode):
             with about(f"{title_of(dataset)}: episode {index}"):
@@ -213,6 +183,14 @@ def _read(
             raise DataError(f"{title_of(dataset)}: its observations have no keys, so that none can be chosen")
         else:
             yield episode
+
+
+def _wanted_keys(dataset: Dataset, environment: gym.Env | None) -> Sequence[str] | None:
+    """What the user chose, for the data set or else for the environment; None where there is no choice."""
+    if isinstance(dataset, Stored) and dataset.observations is not None:
+        return dataset.observations
+    chosen: Sequence[str] | None = None if environment is None else offered(environment, "observation_keys")
+    return chosen
 
 
 def _as_stored(
@@ -302,7 +280,7 @@ def _with_scaled_actions(episode: Episode, action_map: ActionMap) -> Episode:
 
 def _fitted(episode: Episode, environment: gym.Env | None, bounded: bool = True) -> Episode:
     given = {
-        name: np.asarray(values)
+        name: arrays.as_array(repr(name), values)
         for name in ("observations", "actions", "executed_actions", "rewards")
         if (values := getattr(episode, name)) is not None
     }
@@ -330,20 +308,6 @@ def _joined(dataset: Dataset, episodes: Sequence[Episode]) -> Trajectories:
         return Trajectories.from_episodes(
             [episode.observations for episode in episodes], [episode.actions for episode in episodes]
         )
-
-
-def _complete(episode: Episode) -> Episode:
-    """The transitions of which the state after the action is known."""
-    length = min(len(episode.actions), len(episode.observations) - 1)
-    if length == len(episode.actions):
-        return episode
-    return replace(
-        episode,
-        actions=episode.actions[:length],
-        executed_actions=None if episode.executed_actions is None else episode.executed_actions[:length],
-        rewards=None if episode.rewards is None else episode.rewards[:length],
-        terminated=False,  # the last transition went with its action
-    )
 
 
 def _check_actions(actions: NDArray[np.floating], environment: gym.Env, what: str, bounded: bool) -> None:

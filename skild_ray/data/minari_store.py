@@ -165,6 +165,11 @@ class MinariWriter:
         action_space: of the environment.
         metadata: of the data set, JSON-able; see Minari for the keys it knows.
         spec: of the environment, if it has one.
+        resumable: text that stands for all that will be written. A draft that an interrupted writer of the same text
+            left is continued; otherwise an error leaves nothing.
+
+    Attributes:
+        written: episodes that the draft already has, once the `with` block has begun.
 
     Raises:
         DataError: if the id is malformed, or the place cannot be written or is full; the message names the path.
@@ -177,6 +182,7 @@ class MinariWriter:
         action_space: spaces.Space,
         metadata: Mapping[str, Any],
         spec: EnvSpec | None = None,
+        resumable: str | None = None,
     ):
         if not is_minari_id(dataset_id):
             raise DataError(f"{dataset_id!r} is no Minari id: it must be like 'namespace/name-v0'")
@@ -185,13 +191,17 @@ class MinariWriter:
         self._spaces = {"observation_space": observation_space, "action_space": action_space}
         self._metadata, self._spec = metadata, spec
         self._final = datasets_root() / dataset_id
-        self._draft = self._final.with_name(f".{self._final.name}.{uuid4().hex[:8]}")
+        self._draft = self._final.with_name(f".{self._final.name}.{resumable or uuid4().hex[:8]}")
+        self._is_resumable, self.written = resumable is not None, 0
 
     def __enter__(self) -> "MinariWriter":
         with self._writing():
             if self._namespace and self._namespace not in list_local_namespaces():
                 with contextlib.suppress(ValueError):  # another process was faster
                     create_namespace(self._namespace)
+            if self._draft.exists() and self._continues():
+                return self
+            shutil.rmtree(self._draft, ignore_errors=True)
             self._draft.mkdir(parents=True)
             self._storage = MinariStorage.new(self._draft / "data", env_spec=self._spec, **self._spaces)
             self._storage.update_metadata(
@@ -230,7 +240,23 @@ class MinariWriter:
                         if not self._final.exists():
                             raise
         finally:
-            shutil.rmtree(self._draft, ignore_errors=True)
+            if kind is None or not self._is_resumable:
+                shutil.rmtree(self._draft, ignore_errors=True)
+
+    def _continues(self) -> bool:
+        """Whether a draft can be continued; what was being written when it was left is dropped."""
+        try:
+            self._storage = MinariStorage.read(self._draft / "data")
+            count = int(self._storage.total_episodes)
+            whole = {f"episode_{index}" for index in range(count)}
+            with h5py.File(self._storage.data_path / "main_data.hdf5", "a") as file:
+                for name in set(file) - whole:  # of the batch that was being written
+                    del file[name]
+                is_whole = set(file) == whole
+        except Exception:  # whatever Minari and HDF5 raise in damaged places; it is begun again
+            return False
+        self.written = count if is_whole else 0
+        return is_whole
 
     def _require_space(self, episodes: Sequence[Episode]) -> None:
         # HDF5 survives a full disk badly: each of its open objects complains once more.

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skild_ray.data.arrays import (
+    as_array,
     as_marks,
     ends_of_episodes,
     require_column,
@@ -78,7 +79,7 @@ class Trajectories:
         Raises:
             DataError: the arrays have other shapes, or do not go with each other.
         """
-        states, taken = np.asarray(observations), np.asarray(actions)
+        states, taken = as_array("'observations'", observations), as_array("'actions'", actions)
         for name, array in (("observations", states), ("actions", taken)):
             require_vectors(repr(name), array.shape, array.dtype)
         if (lengths is None) == (terminals is None):
@@ -97,26 +98,30 @@ class Trajectories:
             return cls(states.astype(np.float32), taken.astype(np.float32), ends.astype(np.int64))
 
     @classmethod
-    def from_episodes(cls, observations: Sequence[NDArray], actions: Sequence[NDArray]) -> "Trajectories":
-        """Join per-episode arrays: T (or T + 1, the last is dropped) observations and T actions each.
+    def from_episodes(cls, observations: Sequence[ArrayLike], actions: Sequence[ArrayLike]) -> "Trajectories":
+        """Join arrays or lists of each episode: T (or T + 1, the last is dropped) observations and T actions.
 
         Raises:
             DataError: if there are no episodes, they differ in dimensions, or a pair does not fit together.
         """
         if not len(actions):
             raise DataError("there are no episodes")
-        first = observations[0], actions[0]
-        for index, pair in enumerate(zip(observations, actions, strict=True)):
+        if len(observations) != len(actions):
+            raise DataError(f"observations are of {len(observations)} episodes, actions of {len(actions)}")
+        pairs: list[tuple[NDArray, NDArray]] = []
+        for index, (states, taken) in enumerate(zip(observations, actions, strict=True)):
             with about(f"episode {index}"):
+                pair = as_array("'observations'", states), as_array("'actions'", taken)
+                pairs.append(pair)
                 require_episode(*pair)
-                for name, array, of_first in zip(("observations", "actions"), pair, first, strict=True):
+                for name, array, of_first in zip(("observations", "actions"), pair, pairs[0], strict=True):
                     if array.shape[1] != of_first.shape[1]:
                         raise DataError(f"{name!r} has shape {list(array.shape)}, expected [T, {of_first.shape[1]}]")
-        lengths = [len(array) for array in actions]
+        lengths = [len(taken) for _, taken in pairs]
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused as such
             return cls(
-                np.concatenate([a[:n] for a, n in zip(observations, lengths, strict=True)], dtype=np.float32),
-                np.concatenate(actions, dtype=np.float32),
+                np.concatenate([states[: len(taken)] for states, taken in pairs], dtype=np.float32),
+                np.concatenate([taken for _, taken in pairs], dtype=np.float32),
                 np.cumsum(lengths, dtype=np.int64),
             )
 

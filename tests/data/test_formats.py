@@ -9,7 +9,8 @@ from lerobot_files import write_lerobot
 from line_world import ConvertingLineEnv, LineEnv
 from minari.data_collector import EpisodeBuffer
 
-from skild_ray.data.formats import Stored, import_dataset, load_dataset, load_with_orders
+from skild_ray.data.formats import Stored, load_dataset, load_with_orders
+from skild_ray.data.importing import import_dataset
 from skild_ray.data.orders import order_from_states
 from skild_ray.envs import make_env
 from skild_ray.errors import DataError

@@ -13,7 +13,8 @@ from line_world import LineEnv
 
 from skild_ray.data import arrays
 from skild_ray.data.episode import Episode
-from skild_ray.data.formats import import_dataset, load_dataset, load_rewarded_episodes
+from skild_ray.data.formats import load_dataset, load_rewarded_episodes
+from skild_ray.data.importing import import_dataset
 from skild_ray.data.minari_store import MinariWriter
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.errors import DataError

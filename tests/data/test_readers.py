@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from skild_ray.cli import app
 from skild_ray.data.episode import Episode
-from skild_ray.data.formats import import_dataset, load_dataset, load_rewarded_episodes
+from skild_ray.data.formats import load_dataset, load_rewarded_episodes
+from skild_ray.data.importing import import_dataset
 from skild_ray.data.reader import Reader
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.errors import ConfigError, DataError

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from skild_ray.algorithms.stored_transitions import load_transitions
 from skild_ray.config import Environment, Generate, Source
 from skild_ray.data.episode import Episode
-from skild_ray.data.formats import import_dataset, load_rewarded_episodes
+from skild_ray.data.formats import load_rewarded_episodes
+from skild_ray.data.importing import import_dataset
 from skild_ray.data.minari_store import MinariWriter, read_minari
 from skild_ray.data.rewards import credit, for_task
 from skild_ray.envs import make_env

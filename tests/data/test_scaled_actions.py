@@ -17,7 +17,8 @@ from skild_ray.algorithms.pretrained import load_decoder, load_raw_decoder
 from skild_ray.algorithms.train import algorithm_config
 from skild_ray.config import Environment, Experiment, Generate
 from skild_ray.data.episode import Episode
-from skild_ray.data.formats import import_dataset, load_dataset, load_rewarded_episodes
+from skild_ray.data.formats import load_dataset, load_rewarded_episodes
+from skild_ray.data.importing import import_dataset
 from skild_ray.data.minari_store import MinariWriter
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.envs import make_env

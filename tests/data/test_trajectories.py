@@ -141,3 +141,30 @@ def test_fingerprint_tells_contents_apart() -> None:
     others = [trajectories(5, 3), trajectories(3, 5, offset=1), trajectories(3, 4)]
     assert len({data.fingerprint(), *(other.fingerprint() for other in others)}) == 4
     assert len(data.fingerprint()) == 16
+
+
+def test_lists_of_episodes_may_be_nested_lists() -> None:
+    data = Trajectories.from_episodes([[[0, 1], [2, 3]], np.ones((4, 2))], [[[0.5]], np.zeros((3, 1))])
+    assert data.lengths.tolist() == [1, 3]
+    assert data.observations[0].tolist() == [0, 1]
+    assert data.observations.dtype == data.actions.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions", "message"),
+    [
+        ([np.zeros((2, 1))], [np.zeros((2, 1))] * 2, "observations are of 1 episodes, actions of 2"),
+        (
+            [np.zeros((2, 1)), [[0, 1], [2]]],
+            [np.zeros((2, 1))] * 2,
+            "episode 1: 'observations' cannot be made an array",
+        ),
+        ([[0, 1]], [[[0], [1]]], r"episode 0: 'observations' has shape \[2\], not \[N, d\]"),
+        ([[["x"]]], [[[0]]], "episode 0: 'observations' is text"),
+        ([], [], "there are no episodes"),
+    ],
+)
+def test_unsuitable_lists_of_episodes_are_one_line(observations: list, actions: list, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        Trajectories.from_episodes(observations, actions)
+    assert "\n" not in str(caught.value)
