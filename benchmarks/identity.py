@@ -29,17 +29,35 @@ from skild_ray.runs.artifacts import Artifact
 from skild_ray.runs.folder import run_folder
 
 STAGE = {"iterations": 30, "validation_interval": 15, "batch_size": 32}
-SKILL = {"latent_dim": 4, "hidden": 16, "decoder_hidden": 16, "decoder_layers": 1, "head_layers": 1}
+SKILL: dict[str, Any] = {"latent_dim": 4, "hidden": 16, "decoder_hidden": 16, "decoder_layers": 1, "head_layers": 1}
 SKILL |= {"decoder_norm": "batch"}
-PRIOR = {"learning_rate": 1e-3, "muon_learning_rate": None, "matmul_precision": "highest", "kl_weight": 1e-3}
-POSTERIOR = {"observation_noise": 3e-3, "init_from_prior": False, "weight_average": 0.0}
-ALGORITHM = {"synchronous": True, "total_env_steps": 3_000, "critic_hidden": 16, "critic_layers": 1, "batch_size": 32}
+PRIOR: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "muon_learning_rate": None,
+    "matmul_precision": "highest",
+    "kl_weight": 1e-3,
+}
+POSTERIOR: dict[str, Any] = {"observation_noise": 3e-3, "init_from_prior": False, "weight_average": 0.0}
+ALGORITHM: dict[str, Any] = {
+    "synchronous": True,
+    "total_env_steps": 3_000,
+    "critic_hidden": 16,
+    "critic_layers": 1,
+    "batch_size": 32,
+}
 ALGORITHM |= {"samples_per_skill_step": 16, "warmup_skill_steps": 32, "critic_warmup_updates": 5, "n_step": 3}
 ALGORITHM |= {"discount": 0.99, "normalize_rewards": False, "env_reward_weight": 0.9, "alpha": 2.0, "alpha_q": 2.0}
 ALGORITHM |= {"policy_init_scale": 1.0, "posterior_scale": 1.0, "sigma_floor": 0.0, "target_update_rate": 5e-3}
 ALGORITHM |= {"latent_squash": "scaled_tanh", "latent_bound": 3.5, "policy_lr": 3e-4}
 ALGORITHM |= {"discriminator_reward": "logit", "discriminator_reward_max": 5.0}
-RLPD = {"type": "rlpd", "synchronous": True, "total_env_steps": 1_000, "hidden": 16, "layers": 2, "batch_size": 32}
+RLPD: dict[str, Any] = {
+    "type": "rlpd",
+    "synchronous": True,
+    "total_env_steps": 1_000,
+    "hidden": 16,
+    "layers": 2,
+    "batch_size": 32,
+}
 RLPD |= {"warmup_env_steps": 100, "critics": 3, "critic_updates_per_policy_update": 2, "backup_entropy": True}
 MAZE = {"id": "skild_ray/Maze-v0", "kwargs": {"max_episode_steps": 300}}
 LONG = {"max_episode_steps": 2_000}  # what the maze's expert needs

@@ -79,7 +79,9 @@ class TwoParts:
 
     def __init__(self, course: Sequence[tuple[float, float]], patience: int | None = None) -> None:
         self.module, self.course = Parts(), iter(course)
-        self.settings = SkillPosteriorSettings(iterations=len(course), validation_interval=1, patience=patience)
+        self.settings = SkillPosteriorSettings(
+            iterations=len(course), validation_interval=1, patience=patience, weight_average=0.0
+        )
 
     def batch(self) -> Batch:
         with torch.no_grad():

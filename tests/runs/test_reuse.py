@@ -55,7 +55,7 @@ def test_a_finished_agent_is_not_replaced(experiment: Experiment) -> None:
     algorithm = experiment.algorithm.model_copy(update={"alpha": 0.5, "total_env_steps": 10})
     message = _refusal(experiment, "demo_rl", algorithm=algorithm)
     path = run_folder(experiment) / "demo_rl"
-    assert f"{path} was made with algorithm.alpha 2.0, not 0.5, and is finished" in message
+    assert f"{path} was made with algorithm.alpha {experiment.algorithm.alpha}, not 0.5, and is finished" in message
     algorithm = experiment.algorithm.model_copy(update={"total_env_steps": 10})
     assert "algorithm.total_env_steps 3000, not 10, and is finished" in _refusal(
         experiment, "demo_rl", algorithm=algorithm

@@ -30,6 +30,8 @@ class ReferenceSettings(SkiLDSettings):
 
     type: Literal["skild_reference"] = "skild_reference"  # type: ignore[assignment]
     normalize_rewards: bool = False
+    discriminator_reward: Literal["logit", "log_d"] = "logit"
+    discriminator_reward_max: float = 5.0
     reference_quirks: list[Quirk] = Field(
         list(get_args(Quirk)), description="defects to restore, by name; default, or true: all of them"
     )
