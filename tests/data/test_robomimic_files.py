@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import minari
 import numpy as np
 import pytest
+import torch
 from line_world import LineEnv
+from pretrained import tiny_experiment
 from typer.testing import CliRunner
 
 from skild_ray.cli import app
@@ -16,7 +19,11 @@ from skild_ray.data.episode import Episode
 from skild_ray.data.formats import Stored, load_dataset, load_rewarded_episodes
 from skild_ray.data.minari_store import MinariWriter
 from skild_ray.data.windows import WindowSampler
+from skild_ray.envs import make_env
 from skild_ray.errors import DataError
+from skild_ray.offline.problem import Inputs
+from skild_ray.offline.skill_prior import SkillPriorProblem
+from skild_ray.offline.training_run import TrainingRun
 
 KEYS = ("robot0_eef_pos", "object")
 LENGTHS = {"demo_0": 4, "demo_2": 6, "demo_10": 5}
@@ -181,3 +188,35 @@ def test_the_same_episodes_as_from_minari(tmp_path: Path, minari_root: Path) -> 
     for _ in range(3):
         (states, actions), (others, other_actions) = (sampler.sample(16) for sampler in windows)
         assert states.equal(others) and actions.equal(other_actions)
+
+
+def test_real_kitchen_demonstrations_make_the_same_skill_model(real_data: Path, tmp_path: Path) -> None:
+    """Human demonstrations, from Minari and in robomimic's layout: equal weights after stage 1's first updates."""
+    human = "kitchen/teleop-complete15-v2"
+    with h5py.File(tmp_path / "human.hdf5", "w") as file:
+        for index, episode in enumerate(minari.load_dataset(human)):
+            group, states = file.create_group(f"data/demo_{index}"), episode.observations["observation"]
+            group["actions"], group["obs/robot"], group["obs/scene"] = (
+                episode.actions,
+                states[:-1, :18],
+                states[:-1, 18:],
+            )
+            group["next_obs/robot"], group["next_obs/scene"] = states[1:, :18], states[1:, 18:]
+    env = make_env("skild_ray/Kitchen-v0", {"observation": "franka"})
+    sources = human, Stored(str(tmp_path / "human.hdf5"), ("robot", "scene"))
+    first, second = (load_dataset(source, env) for source in sources)
+    assert first.fingerprint() == second.fingerprint()
+    weights = []
+    for data in (first, second):
+        torch.manual_seed(0)
+        torch.set_num_threads(1)
+        experiment = tiny_experiment(
+            tmp_path, skill_prior={"iterations": 3, "batch_size": 16, "validation_samples": 64}
+        )
+        problem = SkillPriorProblem(Inputs(experiment, [data.select([0, 1, 2])], [], {}), seed=0)
+        run = TrainingRun(problem, torch.device("cpu"), 1)
+        while not run.finished:
+            run.advance(lambda: False)
+        weights.append(run.best_weights)
+    assert weights[0].keys() == weights[1].keys()
+    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
