@@ -16,6 +16,7 @@ from skild_ray.runs.artifacts import publish
 from skild_ray.runs.folder import run_folder
 
 SKILL = {"horizon": 5, "latent_dim": 3, "hidden": 16, "decoder_layers": 1, "head_layers": 1}
+SKILL |= {"decoder_hidden": 128, "decoder_norm": "batch"}
 ALGORITHM = {
     "critic_hidden": 16,
     "critic_layers": 1,
@@ -24,6 +25,7 @@ ALGORITHM = {
     "warmup_skill_steps": 64,
     "critic_warmup_updates": 0,
     "n_step": 3,
+    "discount": 0.99,
     "total_env_steps": 3_000,
 }
 SOURCE = {"generate": {"expert": "line_world:LineExpert", "episodes": 6}}

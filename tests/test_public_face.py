@@ -11,6 +11,7 @@ from pretrained import tiny_experiment
 
 import skild_ray
 from skild_ray import Experiment, SkiLDConfig, SkildError, Trajectories, load_agent, play, run_pipeline
+from skild_ray.algorithms.skild.settings import SkiLDSettings
 from skild_ray.runs.folder import run_folder
 
 TRAINING = {"iterations": 20, "validation_interval": 10, "batch_size": 16}
@@ -55,7 +56,7 @@ def test_what_is_offered_is_there() -> None:
 
 
 def test_editors_know_the_settings(tmp_path: Path) -> None:
-    assert inspect.signature(SkiLDConfig.training).parameters["alpha"].default == 2.0
+    assert inspect.signature(SkiLDConfig.training).parameters["alpha"].default == SkiLDSettings().alpha
     file = tmp_path / "user.py"
     file.write_text(
         "from skild_ray import SkiLDConfig\n"

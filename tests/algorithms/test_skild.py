@@ -37,6 +37,13 @@ def test_prior_data_have_their_shares_of_every_batch(build: Build, task_agnostic
         np.testing.assert_allclose(drawn[name], values, atol=1e-5)
 
 
+def test_a_discount_that_is_not_given_follows_from_the_demonstrations(pretrained_run: Experiment) -> None:
+    config = SkiLDConfig().environment("line_world:LineEnv").pretrained(run_dir=str(run_folder(pretrained_run)))
+    assert config.resolved.discount == pytest.approx(1 - 1 / (2 * 5)), "25 steps a demonstration are 5 skills"
+    assert config.model_settings["algorithm"]["discount"] == config.resolved.discount
+    assert config.training(discount=0.5).resolved.discount == 0.5
+
+
 def test_demonstrations_are_no_negatives_of_the_online_discriminator(build: Build) -> None:
     algo = build(demonstration_share=0.5, discriminator_updates=0.5)
     finish(algo, until=600)

@@ -45,6 +45,12 @@ def test_prior_and_posterior_differ(make_module: Make, batch: Batch) -> None:
     assert not torch.allclose(*means)
 
 
+def test_critics_of_normalised_returns_start_at_zero(make_module: Make, batch: Batch) -> None:
+    for normalised in (True, False):
+        values = make_module(normalize_rewards=normalised).forward_train(batch)["q"]
+        assert (values == 0).all() == normalised
+
+
 def test_target_critics_start_equal(make_module: Make) -> None:
     module = make_module()
     for target, source in zip(module.target_critics.parameters(), module.critics.parameters(), strict=True):
@@ -171,7 +177,8 @@ def test_sigma_floor_raises_the_references_only(make_module: Make, batch: Batch)
 def test_where_gradients_go(make_module: Make, batch: Batch) -> None:
     for name in ("prior_mean", "posterior_mean", "prior_log_std", "posterior_log_std"):
         batch[name].requires_grad_()
-    module = make_module(discriminator_updates=1.0, learn_alphas=True, kl_in_target=True)
+    trained = {"normalize_rewards": False}  # critics that start at 0 have no slope yet
+    module = make_module(discriminator_updates=1.0, learn_alphas=True, kl_in_target=True, **trained)
     out = module.forward_train(batch)
     assert _parts_with_gradient(module, out["q"].sum()) == {"critics"}
     assert _parts_with_gradient(module, out["q_policy"].sum()) == {"policy"}

@@ -88,7 +88,7 @@ def publish_offline(experiment: Experiment, count: int = 3) -> list[Artifact]:
     demonstrations = run_folder(experiment) / DEMONSTRATIONS_FILE
     demonstrations.parent.mkdir(parents=True, exist_ok=True)
     states = np.linspace((10, 24, 0, 0), (18, 8, 0, 0), 50, dtype=np.float32)
-    safetensors.numpy.save_file({"observations": states, "ends": np.array([20, 50])}, demonstrations)
+    safetensors.numpy.save_file({"observations": states, "actions": states, "ends": np.array([20, 50])}, demonstrations)
     artifacts: list[Artifact] = []
     for stage, module in (
         ("skill_prior", skill_model),
