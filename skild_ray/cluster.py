@@ -31,10 +31,12 @@ def connect() -> None:
         SkildError: there is no such cluster, it does not answer, it wants a token that we do not have, or Ray did not
             start.
     """
+    address = os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # the default delays a stage's start by seconds
+    if not address:  # nobody takes this machine away with notice: that process need not start with each stage
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     if ray.is_initialized():
         return
-    address = os.environ.get("RAY_ADDRESS")
     local = {} if address else {"address": "local", "include_dashboard": False, "log_to_driver": False}
     if address and address != "local":
         _require_answer(address)

@@ -20,8 +20,10 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that at the end no core waits for another."""
-    items.sort(key=lambda item: item.path.parent.name not in {"cluster", "end_to_end", "tune"})
+    """Files that start Ray first, those that start it several times before the others: the small ones fill the end."""
+    several = {item.path for item in items if item.path.parent.name in {"cluster", "end_to_end", "tune", "project"}}
+    once = {item.path for item in items if "ray_session" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: 0 if item.path in several else 1 if item.path in once else 2)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Finished stages 1 to 3 with random weights, for tests of what comes after them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,16 @@ def tiny_experiment(runs: object, **sections: Any) -> Experiment:
 
 
 def publish_pretrained(
-    experiment: Experiment, observation_dim: int = 2, action_dim: int = 1, seed: int = 0
+    experiment: Experiment,
+    observation_dim: int = 2,
+    action_dim: int = 1,
+    seed: int = 0,
+    fingerprint: Callable[[str], str] = lambda stage: "random",
 ) -> Pretrained:
-    """Random weights, standardisers that are not the identity, and 50 demonstration states around 3."""
+    """Random weights, standardisers that are not the identity, and 50 demonstration states around 3.
+
+    With the `fingerprint` of the experiment's `Run` each stage passes for one that has been trained.
+    """
     torch.manual_seed(seed)
     skill, facts = experiment.skill, {"observation_dim": observation_dim, "action_dim": action_dim}
     states = 2 * torch.randn(200, observation_dim) + 0.5
@@ -66,7 +74,7 @@ def publish_pretrained(
     _vary(model, head, discriminator)
 
     def write(stage: str, module: nn.Module, **arguments: Any) -> Any:
-        made = {"fingerprint": "random", "data": {}, "inputs": [], "facts": facts} | arguments
+        made = {"fingerprint": fingerprint(stage), "data": {}, "inputs": [], "facts": facts} | arguments
         return publish(experiment, stage, module.state_dict(), [{"iteration": 1, "loss": 0.0}], **made)
 
     prior = write("skill_prior", model)

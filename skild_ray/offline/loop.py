@@ -14,7 +14,8 @@ from ray.train.torch import TorchTrainer
 from skild_ray.config import Experiment
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.errors import ConfigError
-from skild_ray.offline.job import MAX_WORKER_FAILURES, Channel, run_job
+from skild_ray.offline.channel import Channel
+from skild_ray.offline.job import MAX_WORKER_FAILURES, run_job
 from skild_ray.offline.problem import Inputs
 from skild_ray.offline.worker import STATE_FILE, worker_loop
 from skild_ray.resources import offline_requests

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import ray.train.torch
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from skild_ray.config.skills import MatmulPrecision
 from skild_ray.offline.problem import Batch, Problem
 from skild_ray.tracking import MetricsRow
 
@@ -27,7 +29,6 @@ class TrainingRun:
 
     def __init__(self, problem: Problem, device: torch.device, workers: int) -> None:
         self.problem, self.settings, self.device, self.workers = problem, problem.settings, device, workers
-        torch.set_float32_matmul_precision(self.settings.matmul_precision)
         self.module = problem.module.to(device)
         self.parallel: nn.Module = self.module
         if workers > 1:
@@ -59,6 +60,10 @@ class TrainingRun:
         Raises:
             FloatingPointError: the loss is not finite.
         """
+        with _matmul_precision(self.settings.matmul_precision):
+            return self._advance(stop)
+
+    def _advance(self, stop: Callable[[], bool]) -> MetricsRow | None:
         started, first = time.monotonic(), self.iteration
         end = min((first // self.settings.validation_interval + 1) * self.settings.validation_interval, self._last)
         self.parallel.train()
@@ -186,6 +191,17 @@ class TrainingRun:
 
     def _to_device(self, batch: Batch) -> Batch:
         return tuple(part.to(self.device, non_blocking=True) for part in batch)
+
+
+@contextmanager
+def _matmul_precision(precision: MatmulPrecision) -> Iterator[None]:
+    """Products in float32 this precise inside the block. The setting is one of the process, so it is put back."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def generator_states(device: torch.device) -> dict[str, Tensor]:

@@ -183,10 +183,14 @@ def test_generators_continue_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_products_are_as_precise_as_asked_in_each_run_of_a_process() -> None:
-    before = torch.get_float32_matmul_precision()
-    try:
-        for precision in ("medium", "high", "highest"):
-            TrainingRun(Slope(matmul_precision=precision), torch.device("cpu"), workers=1)
-            assert torch.get_float32_matmul_precision() == precision
-    finally:
-        torch.set_float32_matmul_precision(before)
+    before, seen = torch.get_float32_matmul_precision(), set()
+
+    class Watched(Slope):
+        def losses(self, module: nn.Module, batch: Batch) -> Losses:
+            seen.add((self.settings.matmul_precision, torch.get_float32_matmul_precision()))
+            return super().losses(module, batch)
+
+    for precision in ("medium", "high", "highest"):
+        TrainingRun(Watched(matmul_precision=precision), CPU, workers=1).advance()
+    assert seen == {(precision, precision) for precision in ("medium", "high", "highest")}
+    assert torch.get_float32_matmul_precision() == before

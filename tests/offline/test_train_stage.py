@@ -19,7 +19,7 @@ from skild_ray.config import Experiment
 from skild_ray.data.trajectories import Trajectories
 from skild_ray.errors import SkildError
 from skild_ray.interruption import Stopped
-from skild_ray.offline.job import Channel
+from skild_ray.offline.channel import Channel
 from skild_ray.offline.loop import train_stage
 from skild_ray.runs.artifacts import Artifact
 from skild_ray.runs.folder import run_folder
@@ -212,38 +212,26 @@ def test_what_is_said_survives_the_process_that_carries_it() -> None:
     channel.close()
 
 
-def test_two_workers(
-    tmp_path: Path, task_agnostic: Trajectories, demonstrations: Trajectories, monkeypatch: pytest.MonkeyPatch
+def test_two_workers_stopped_by_a_signal(
+    tmp_path: Path,
+    task_agnostic: Trajectories,
+    demonstrations: Trajectories,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Clocks of the workers differ, so do their losses; they must still agree on checkpoints and on the end.
+    """Both stop at the same iteration, with a checkpoint at a URI; the same call resumes from it.
 
-    Their checkpoints go to a URI.
+    Their clocks differ, so do their losses; they must still agree on checkpoints and on the end.
     """
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    settings = {"iterations": 400, "validation_interval": 5, "checkpoint_interval_s": 0.05, "patience": 5}
+    settings = {"iterations": 1_000, "validation_interval": 20, "checkpoint_interval_s": 0.05, "patience": 10}
     resources = {"train_workers": 2, "cpus_per_train_worker": 1}
     experiment = _experiment(f"file://{tmp_path}/there", skill_prior=settings, resources=resources)
-    artifact = train_stage(experiment, "skill_prior", [task_agnostic], [demonstrations], [], "f")
-    iterations = _iterations(artifact)
-    assert iterations == list(range(5, int(iterations[-1]) + 1, 5))
-    assert len(iterations) > 5
-    stored = tmp_path / "there" / experiment.name
-    assert sorted(path.name for path in stored.iterdir()) == [".work", "skill_prior"]
-    assert list((stored / ".work").iterdir()) == []
-
-
-def test_a_signal_stops_it_with_a_checkpoint(
-    tmp_path: Path, task_agnostic: Trajectories, demonstrations: Trajectories, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Both workers stop at the same iteration; the same call resumes from it."""
-    settings = {"iterations": 1_000, "validation_interval": 100}
-    resources = {"train_workers": 2, "cpus_per_train_worker": 1}
-    experiment = _experiment(tmp_path, skill_prior=settings, resources=resources)
-    work, finished = run_folder(experiment) / ".work" / "skill_prior-f", threading.Event()
+    stored, finished = tmp_path / "there" / experiment.name, threading.Event()
 
     def interrupt() -> None:
         while not finished.wait(0.02):
-            if (work / "metrics.jsonl").exists():
+            if _checkpoints(stored / ".work"):
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
@@ -259,15 +247,18 @@ def test_a_signal_stops_it_with_a_checkpoint(
     assert caught.value.exit_code == 128 + signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is handler
     assert "took" not in capsys.readouterr().out
-    states = [torch.load(path, weights_only=True) for path in _checkpoints(run_folder(experiment) / ".work")]
-    (stopped_at,) = (state["iteration"] for state in states)
-    assert f"skill_prior: stopped at {stopped_at} iterations;" in str(caught.value)
-    assert 100 <= stopped_at < 1_000
+    state = torch.load(_checkpoints(stored / ".work")[-1], weights_only=True)
+    assert f"skill_prior: stopped at {state['iteration']} iterations;" in str(caught.value)
+    assert 20 <= state["iteration"] < 1_000
 
     artifact = train_stage(experiment, "skill_prior", [task_agnostic], [demonstrations], [], "f")
-    assert _iterations(artifact) == list(range(100, 1_001, 100))
-    assert float(_rows(artifact)[0]["train_total"]) == states[0]["rows"][0]["train_total"]
+    iterations = _iterations(artifact)
+    assert iterations == list(range(20, int(iterations[-1]) + 1, 20))
+    assert iterations[-1] > state["iteration"]
+    assert float(_rows(artifact)[0]["train_total"]) == state["rows"][0]["train_total"]
     assert artifact.facts["worker_restarts"] == 0
+    assert sorted(path.name for path in stored.iterdir()) == [".work", "skill_prior"]
+    assert list((stored / ".work").iterdir()) == []
 
 
 def test_a_loss_that_is_not_finite_is_one_line_at_once(

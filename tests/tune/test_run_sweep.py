@@ -1,5 +1,6 @@
 """Sweeps that run: what trials share, how bad ones end, and what is left after a kill."""
 
+import contextlib
 import csv
 import json
 import math
@@ -13,15 +14,16 @@ from typing import Any
 
 import pytest
 import yaml
-from pretrained import ALGORITHM, SKILL, tiny_experiment
+from pretrained import ALGORITHM, SKILL, publish_pretrained, tiny_experiment
 
 from skild_ray.config import Experiment, load_experiment, to_yaml, with_values
+from skild_ray.envs import make_env
 from skild_ray.errors import ConfigError
 from skild_ray.pipeline import Run
 from skild_ray.runs.artifacts import open_artifact
 from skild_ray.runs.folder import run_folder
 from skild_ray.stages import SKILD_INPUTS
-from skild_ray.tune.offline import trial_folder
+from skild_ray.tune.offline import offline_run, trial_folder
 from skild_ray.tune.results import Outcome, show, write_best
 from skild_ray.tune.run import run_sweep
 from skild_ray.tune.sweep import Sweep, load_sweep
@@ -81,11 +83,13 @@ def shipped(folder: Path) -> Callable[..., Sweep]:
     return load
 
 
-def _share_offline(folder: Path, name: str, sweep: Sweep) -> None:
-    """Let a sweep find what another one has trained: saves the tests the time, where that has run before."""
-    sweep.folder.mkdir(parents=True)
-    if (other := folder / "runs" / name / "offline").exists():
-        (sweep.folder / "offline").symlink_to(other)
+def _with_skills(sweep: Sweep) -> Sweep:
+    """The sweep, which finds its offline stages finished, with random weights: they take the most time."""
+    experiment = offline_run(sweep.base, sweep.folder)
+    with contextlib.closing(make_env(experiment.environment.id, experiment.environment.arguments)) as env:
+        dimensions = [space.shape[0] for space in (env.observation_space, env.action_space) if space.shape]
+    publish_pretrained(experiment, *dimensions, fingerprint=Run(experiment).fingerprint)
+    return sweep
 
 
 def _results(sweep: Sweep) -> dict[str, float]:
@@ -173,15 +177,14 @@ def _reproduces(best: Experiment, offline: Path, sweep: Sweep, outcome: Outcome)
 
 def test_bad_trials_are_stopped_early(shipped: Callable[..., Sweep], ray_session: None) -> None:
     grace = {"scheduler.asha.grace_env_steps": 600, "scheduler.asha.reduction_factor": 2}
-    ranking = run_sweep(shipped("maze_asha", MAZE, metric="episode_env_steps", samples=2, **grace))
+    ranking = run_sweep(_with_skills(shipped("maze_asha", MAZE, metric="episode_env_steps", samples=2, **grace)))
     assert len(_scored(ranking)) == 2
     assert "finished" in {outcome.ended for outcome in ranking} <= {"finished", "stopped early"}
 
 
-def test_offline_stages_alone(folder: Path, shipped: Callable[..., Sweep], ray_session: None) -> None:
+def test_offline_stages_alone(shipped: Callable[..., Sweep], ray_session: None) -> None:
     space = {"skill_prior.kl_weight": {"grid": [0.1]}, "skill.latent_dim": {"grid": [2, 3]}}
     sweep = shipped("maze_skills", MAZE, space=space)
-    _share_offline(folder, "maze_asha", sweep)
     ranking = run_sweep(sweep)
     assert _scored(ranking) == sorted(_scored(ranking))
     assert {outcome.values["skill.latent_dim"] for outcome in ranking if outcome.ended == "finished"} == {2, 3}
@@ -190,16 +193,14 @@ def test_offline_stages_alone(folder: Path, shipped: Callable[..., Sweep], ray_s
 
 
 def test_optuna_proposes(shipped: Callable[..., Sweep], ray_session: None) -> None:
-    sweep = shipped("kitchen_optuna", KITCHEN, samples=2, concurrent=1)
-    ranking = run_sweep(sweep)
+    ranking = run_sweep(_with_skills(shipped("kitchen_optuna", KITCHEN, samples=2, concurrent=1)))
     assert [outcome.ended for outcome in ranking] == ["finished"] * 2
     assert len({outcome.values["algorithm.alpha"] for outcome in ranking}) == 2
 
 
-def test_a_population_takes_over_what_is_better(folder: Path, shipped: Callable[..., Sweep], ray_session: None) -> None:
+def test_a_population_takes_over_what_is_better(shipped: Callable[..., Sweep], ray_session: None) -> None:
     often = {"scheduler.pbt.interval_env_steps": 400, "scheduler.pbt.quantile": 0.5}
-    sweep = shipped("kitchen_pbt", KITCHEN, samples=2, metric="episode_return", **often)
-    _share_offline(folder, "kitchen_optuna", sweep)
+    sweep = _with_skills(shipped("kitchen_pbt", KITCHEN, samples=2, metric="episode_return", **often))
     ranking = run_sweep(sweep)
     assert len(_scored(ranking)) == 2
     drawn = [values["algorithm.alpha"] for values in sweep.configurations()]
