@@ -70,7 +70,7 @@ class SkillPriorSettings(Training):
 class SkillPosteriorSettings(Training):
     """Stage 2: posterior q(z|s) on the demonstrations, encoder and decoder frozen."""
 
-    iterations: int = Field(2_000, gt=0)
+    iterations: int = Field(8_000, gt=0)
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.1, ge=0)
     weight_average: float = Field(
@@ -79,8 +79,8 @@ class SkillPosteriorSettings(Training):
     observation_noise: float = Field(
         0.2,
         ge=0,
-        description="std added to the head's input, in standardised units: a posterior that is sure of every "
-        "millimetre is lost a few millimetres beside the demonstrated path",
+        description="std of the noise on the head's input, as a share of how far each observation moves within a "
+        "skill: a posterior that is sure of every millimetre is lost a few millimetres beside the demonstrated path",
     )
     init_from_prior: bool = Field(
         True, description="start from the prior's weights, which know what to do beside that path, not from random ones"

@@ -42,15 +42,21 @@ def _command(path: Path, *options: str) -> subprocess.Popen[str]:
     )
 
 
-def _kill_once(path: Path, reached: Callable[[], bool]) -> None:
-    """Run the pipeline and kill it without warning as soon as `reached()`."""
+def _interrupted(path: Path, reached: Callable[[], bool], interrupt: Callable[[subprocess.Popen[str]], None]) -> str:
+    """Run the pipeline and interrupt it as soon as `reached()`; its output."""
     process, clock = _command(path), threading.Event()
     while not reached():
         if process.poll() is not None:
             raise Finished(process.communicate()[0])
         clock.wait(0.02)
-    process.kill()
-    process.communicate()
+    interrupt(process)
+    return process.communicate()[0]
+
+
+def _terminate(process: subprocess.Popen[str]) -> None:
+    """As `timeout` and Slurm do: the process and, at once, its group, of which the local Ray is no part."""
+    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -84,26 +90,11 @@ def minari(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder / "minari"))
 
 
-def test_a_signal_to_the_whole_group_stops_it_with_a_checkpoint(folder: Path) -> None:
-    """As `timeout` and Slurm send it: to the process and, at once, to its group, of which the local Ray is no part."""
-    process = _command(folder / "small.yaml", "--set", "name=stopped", "--set", "skill_prior.iterations=100000")
-    work, clock = folder / "runs" / "stopped" / ".work", threading.Event()
-    while not list(work.glob("skill_prior-*/metrics.csv")):
-        assert process.poll() is None, process.communicate()[0]
-        clock.wait(0.02)
-    process.send_signal(signal.SIGTERM)
-    os.killpg(process.pid, signal.SIGTERM)
-    output = process.communicate()[0]
-    assert process.returncode == 128 + signal.SIGTERM, output
-    assert output.splitlines()[-1].startswith("error: skill_prior: stopped at "), output
-    assert list(work.glob("skill_prior-*/checkpoint_*/state.pt"))
-
-
-def test_killed_twice_and_finished(folder: Path) -> None:
+def test_killed_then_stopped_then_finished(folder: Path) -> None:
     path, run = folder / "small.yaml", folder / "runs" / "small"
     work = run / ".work"
     wanted = ("checkpoint_*/state.pt", "metrics.csv")
-    _kill_once(path, lambda: all(list(work.glob(f"skill_prior-*/{name}")) for name in wanted))
+    _interrupted(path, lambda: all(list(work.glob(f"skill_prior-*/{name}")) for name in wanted), subprocess.Popen.kill)
     assert not (run / "skill_prior").exists()
     state = sorted(work.glob("skill_prior-*/checkpoint_*/state.pt"))[-1]
     before = torch.load(state, weights_only=True)["rows"]
@@ -113,13 +104,15 @@ def test_killed_twice_and_finished(folder: Path) -> None:
     assert live[:known] == [row["train_total"] for row in before[:known]]
     assert known
 
-    _kill_once(path, lambda: bool(list(work.glob("demo_rl-*/checkpoint_*"))))
+    output = _interrupted(path, lambda: bool(list(work.glob("demo_rl-*/checkpoint_*"))), _terminate)
     assert not (run / "demo_rl").exists()
     rows = _rows(run / "skill_prior")
     assert [float(row["train_total"]) for row in rows[: len(before)]] == [row["train_total"] for row in before]
     assert [float(row["iteration"]) for row in rows] == list(range(20, 601, 20))
     checkpoint = sorted(work.glob("demo_rl-*/checkpoint_*"))[-1]
     steps = int(checkpoint.name.removeprefix("checkpoint_"))
+    stopped = f"error: demo_rl: stopped at {steps} env steps; the same command resumes from there"
+    assert output.splitlines()[-1] == stopped
     before = json.loads((checkpoint / "rows.json").read_text())
     live = _rows(checkpoint.parent)
     assert [float(row["env_steps"]) for row in live[: len(before)]] == [row["env_steps"] for row in before]

@@ -102,11 +102,11 @@ def _scored(ranking: list[Outcome]) -> list[float]:
 
 
 def test_a_killed_sweep_goes_on(folder: Path, ray_session: None, capsys: pytest.CaptureFixture[str]) -> None:
-    """Eight trials on one set of offline artifacts, trained once; one diverges; what had finished stays as it was."""
+    """Five trials on one set of offline artifacts, trained once; one diverges; what had finished stays as it was."""
     stages = dict.fromkeys(SKILD_INPUTS, SHORT)
     algorithm = {"total_env_steps": 800, "synchronous": True, "critic_norm": "none"}
     (folder / "line.yaml").write_text(to_yaml(tiny_experiment(folder / "runs", **stages, algorithm=algorithm)))
-    rates = [1e-4, 2e-4, 3e-4, 4e-4, 5e-4, 6e-4, 1e30, 7e-4]
+    rates = [1e-4, 2e-4, 3e-4, 1e30, 4e-4]
     content = {"name": "line", "experiment": "line.yaml", "space": {"algorithm.critic_lr": {"grid": rates}}}
     path = folder / "sweep.yaml"
     path.write_text(yaml.safe_dump(content))
@@ -142,12 +142,12 @@ def test_a_killed_sweep_goes_on(folder: Path, ray_session: None, capsys: pytest.
     (offline,) = (sweep.folder / "offline").iterdir()
     after = _results(sweep)
     assert {name: after[name] for name in before} == before
-    assert len(ranking) == 8
+    assert len(ranking) == 5
     assert {outcome.values["algorithm.critic_lr"] for outcome in ranking} == set(rates)
-    assert [outcome.ended for outcome in ranking[:-1]] == ["finished"] * 7
+    assert [outcome.ended for outcome in ranking[:-1]] == ["finished"] * 4
     assert "critic_loss is not finite" in ranking[-1].ended
     assert ranking[-1].failed
-    assert _scored(ranking)[:7] == sorted(_scored(ranking)[:7], reverse=True)
+    assert _scored(ranking)[:4] == sorted(_scored(ranking)[:4], reverse=True)
     hashes = {
         open_artifact(trial_folder(sweep.folder, name), "demo_rl").record["inputs"]["skill_prior"] for name in after
     }
