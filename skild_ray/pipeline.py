@@ -273,15 +273,19 @@ class Run:
     def _transitions_of(self, kind: DataKind, rewards: Rewards) -> str:
         experiment = self.experiment
         if given := self._given.keys() & getattr(experiment.data, kind).keys():
+            wanted = "a stored data set with rewards" if rewards == "with rewards" else "a stored data set"
             raise ConfigError(
-                f"data.{kind}.{min(given)}: stage 4 replays its transitions, so it has to be a stored data set with "
-                "rewards: skild-ray data import"
+                f"data.{kind}.{min(given)}: stage 4 replays its transitions, so it has to be {wanted}: "
+                "skild-ray data import"
             )
         if kind not in self._transitions:
             self._try_environment()
-            sources = stored_sources(experiment, kind)
             rows = load_transitions(
-                sources, experiment.environment, rewards == "with rewards", successful=kind == DEMONSTRATIONS
+                stored_sources(experiment, kind),
+                experiment.environment,
+                rewards,
+                successful=kind == DEMONSTRATIONS,
+                remedy=experiment.algorithm.without_rewards,
             )
             self._transitions[kind] = transitions_fingerprint(rows)
         return self._transitions[kind]

@@ -8,7 +8,7 @@ import yaml
 
 from skild_ray.algorithms.registry import last_stage
 from skild_ray.algorithms.rlpd.settings import RLPDSettings
-from skild_ray.algorithms.skild.reference_settings import Quirk
+from skild_ray.algorithms.skild.reference_settings import Quirk, ReferenceSettings
 from skild_ray.algorithms.skild.settings import SkiLDSettings
 from skild_ray.config import Experiment, load_experiment, to_yaml
 from skild_ray.errors import ConfigError
@@ -69,6 +69,18 @@ def test_imitation_is_the_absence_of_the_environments_reward() -> None:
     assert last_stage(by_name["maze_imitation"]) is IMITATION
     assert last_stage(by_name["maze"]) is DEMO_RL
     assert by_name["maze_imitation"].data == by_name["maze"].data
+
+
+@pytest.mark.parametrize("world", ["maze", "kitchen", "ogbench_scene4"])
+def test_published_methods(world: str) -> None:
+    by_name = {path.stem: load_experiment(path) for path in EXPERIMENTS}
+    skild, spirl = (by_name[f"{world}_{method}_published"].algorithm for method in ("skild", "spirl"))
+    for settings in (skild, spirl):
+        assert isinstance(settings, ReferenceSettings) and settings.reference_quirks == []
+        assert settings.kl_in_target and settings.n_step == 1 and settings.discriminator_rate == 0
+        assert settings.total_env_steps == by_name[world].algorithm.total_env_steps
+    assert skild.learn_alphas == (world != "kitchen") and skild.guidance == "support"
+    assert spirl.learn_alphas and (spirl.guidance, spirl.policy_init, spirl.env_reward_weight) == ("prior", "prior", 1)
 
 
 def test_round_trip(write) -> None:  # type: ignore[no-untyped-def]

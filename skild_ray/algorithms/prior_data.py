@@ -65,14 +65,24 @@ class PriorDataConfig(OffPolicyConfig):
         """The stored data sets that were named."""
         return [Source.model_validate(source) for source in self.prior_sources.get(kind, [])]
 
+    @property
+    def experience_class(self) -> "type[PriorDataExperience]":
+        """What holds all transitions."""
+        return PriorDataExperience
+
     def transitions(self, kind: DataKind) -> list[Rows]:
         """The transitions of each episode of the prior data of a kind, by the environment's own actions.
 
         Raises:
             DataError: see `load_transitions`.
         """
-        rewarded = self.settings.replayed[kind] == "with rewards"
-        return load_transitions(self.sources(kind), self.low_level, rewarded, successful=kind == DEMONSTRATIONS)
+        return load_transitions(
+            self.sources(kind),
+            self.low_level,
+            self.settings.replayed[kind],
+            successful=kind == DEMONSTRATIONS,
+            remedy=self.settings.without_rewards,
+        )
 
     def prior_data_experience(self, shares: Mapping[DataKind, float], **arguments: Any) -> "PriorDataExperience":
         """The policy's own transitions beside those of every kind of prior data that has a share in the batches.
@@ -82,7 +92,7 @@ class PriorDataConfig(OffPolicyConfig):
             arguments: see `PriorDataExperience` and `Replay`.
         """
         observations, decisions = self.spaces()
-        return PriorDataExperience(
+        return self.experience_class(
             {kind: PriorData(self.transitions(kind), share) for kind, share in shares.items() if share},
             observation_dim=observations.shape[0],
             action_dim=decisions.shape[0],
@@ -155,10 +165,14 @@ class PriorDataExperience:
             self.replay.add(chunk.id_, self._biased(rows), chunk.is_done)
 
     def draw(self, updates: int, size: int) -> dict[str, NDArray]:
-        left = 1.0 if self._annealed_over is None else max(0.0, 1 - self._env_steps / self._annealed_over)
-        given = [(replay, round(size * self._shares[name] * left)) for name, replay in self._prior.items()]
+        given = self._given(size)
         own = size - sum(count for _, count in given)
         return draw_batches([*given, (self.replay, own)], updates, self._columns)
+
+    def _given(self, size: int) -> list[tuple[Replay, int]]:
+        """The replays of prior data, and how many of the first rows of a batch of that size come from each."""
+        left = 1.0 if self._annealed_over is None else max(0.0, 1 - self._env_steps / self._annealed_over)
+        return [(replay, round(size * self._shares[name] * left)) for name, replay in self._prior.items()]
 
     def prior_observations(self) -> NDArray:
         """All states of the prior data, [N, observation_dim]."""

@@ -23,6 +23,7 @@ ALGORITHMS: Mapping[str, str] = {
     "qc": "skild_ray.algorithms.qc.settings:SPEC",
     "rlpd": "skild_ray.algorithms.rlpd.settings:SPEC",
     "rlpd_skills": "skild_ray.algorithms.rlpd.settings:OVER_SKILLS",
+    "supe": "skild_ray.algorithms.supe.settings:SPEC",
 }
 """Type -> `module:attribute` of its `AlgorithmSpec`."""
 

@@ -8,36 +8,42 @@ import numpy as np
 import torch
 
 from skild_ray.algorithms.transitions import Rows
-from skild_ray.config import Environment, Source
+from skild_ray.config import Environment, Rewards, Source
 from skild_ray.data.episode import Episode
-from skild_ray.data.formats import Stored, load_rewarded_episodes
+from skild_ray.data.formats import Stored, load_rewarded_episodes, load_unlabelled_episodes
 from skild_ray.envs.registry import make_env
 from skild_ray.models.skill_model import SkillModel
 
 
 def load_transitions(
-    sources: Sequence[Source], environment: Environment, rewarded: bool = True, successful: bool = True
+    sources: Sequence[Source],
+    environment: Environment,
+    rewards: Rewards = "with rewards",
+    successful: bool = True,
+    remedy: str = "",
 ) -> list[Rows]:
     """The transitions of each episode of stored data sets, see `transition_rows`, with the rewards of the task.
 
     Args:
         sources: data sets, see `load_rewarded_episodes`.
         environment: whose task it is.
-        rewarded: False for imitation, which needs no rewards of the environment: they are 0.
+        rewards: what is asked of them.
         successful: whether some reward is expected, as of demonstrations; False for data of anything.
+        remedy: what can be done about rewards that are missing, for the message.
 
     Raises:
         ConfigError: there is no such environment.
         DataError: a data set is missing, lacks rewards that are needed, or does not fit the environment or its task.
     """
     with contextlib.closing(make_env(environment.id, environment.arguments)) as env:
-        return [
-            transition_rows(episode)
-            for source in sources
-            for episode in load_rewarded_episodes(
-                Stored.of(source), env, source.max_episodes, source.select, rewarded, successful
-            )
-        ]
+        found: list[Episode] = []
+        for source in sources:
+            wanted = Stored.of(source), env, source.max_episodes, source.select
+            if rewards == "unlabelled":
+                found += load_unlabelled_episodes(*wanted)
+            else:
+                found += load_rewarded_episodes(*wanted, rewards == "with rewards", successful, remedy)
+    return [transition_rows(episode) for episode in found]
 
 
 def transition_rows(episode: Episode) -> Rows:

@@ -8,7 +8,8 @@ from pydantic import Field
 from skild_ray.config.section import Section, SectionClass
 from skild_ray.stages import DataKind
 
-Rewards = Literal["with rewards", "without rewards"]
+Rewards = Literal["with rewards", "without rewards", "unlabelled"]
+"""What is asked of data: rewards and ends of the task at hand; its ends, with rewards of 0; or neither."""
 
 
 class AlgorithmSettings(Section):
@@ -30,6 +31,11 @@ class AlgorithmSettings(Section):
     def replayed(self) -> Mapping[DataKind, Rewards]:
         """The kinds of data whose transitions stage 4 learns from, and whether it needs their rewards."""
         return {}
+
+    @property
+    def without_rewards(self) -> str:
+        """How to learn from transitions that have no rewards, for messages; empty if nothing of the kind is offered."""
+        return ""
 
     def fixed(self, name: str) -> str | None:
         """Why the setting of this name cannot change in the course of a run; None if it can.

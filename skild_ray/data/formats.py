@@ -91,6 +91,7 @@ def load_rewarded_episodes(
     select: Sequence[str] | None = None,
     needed: bool = True,
     successful: bool = True,
+    remedy: str = "",
 ) -> list[Episode]:
     """Load episodes in the environment's layout, with executed actions, and rewards and ends of its task (`for_task`).
 
@@ -98,6 +99,7 @@ def load_rewarded_episodes(
         needed: whether to insist on rewards; otherwise all are 0, for learning that makes its own.
         successful: whether to insist on some that are not 0 also where the environment itself judges by the states.
             Where it does not, rewards of 0 alone mean that there are none.
+        remedy: what can be done about rewards that are missing, for the message.
 
     Raises:
         DataError: as `load_dataset` and `for_task`, or if needed rewards are missing, not finite, or all 0.
@@ -112,10 +114,28 @@ def load_rewarded_episodes(
         rewards = [episode.rewards for episode in episodes if episode.rewards is not None]
         insist = successful or not judges(environment)
         if len(rewards) < len(episodes) or (insist and not any(part.any() for part in rewards)):
-            raise DataError("it has no rewards for this task, and learning from its transitions needs them")
+            missing = "it has no rewards for this task, and learning from its transitions needs them"
+            raise DataError(f"{missing}; {remedy}" if remedy else missing)
         if not all(np.isfinite(part).all() for part in rewards):
             raise DataError("a reward is not finite")
         return episodes
+
+
+def load_unlabelled_episodes(
+    dataset: Dataset, environment: gym.Env, max_episodes: int | None = None, select: Sequence[str] | None = None
+) -> list[Episode]:
+    """Load episodes in the environment's layout, with executed actions, and nothing of the task that they were for.
+
+    Arguments as for `load_dataset`. Rewards are 0, and no end terminates.
+
+    Raises:
+        DataError: see `load_dataset`.
+    """
+    selected = _selected(dataset, environment, max_episodes, select, rewards=True)
+    return [
+        replace(episode, rewards=np.zeros(len(episode.actions), np.float32), terminated=False)
+        for episode in _checked(dataset, selected, environment)
+    ]
 
 
 def metadata_of(dataset: Dataset) -> Mapping[str, Any]:

@@ -66,11 +66,27 @@ DOWNSTREAM_PANELS: dict[str, tuple[Panel, ...]] = {
         Panel(
             "Weighted n-step rewards",
             "mean of a batch",
-            [("env_reward", "environment"), ("discriminator_reward", "discriminator"), ("rl_training_reward", "sum")],
+            [
+                ("env_reward", "environment"),
+                ("discriminator_reward", "discriminator"),
+                ("exploration_bonus", "bonus for novelty"),
+                ("rl_training_reward", "sum"),
+            ],
         ),
         Panel("Critic loss", "half the squared error", [("critic_loss", "")], log=True),
         Panel("Policy loss", "regularisation - Q", [("policy_loss", "")]),
         Panel("Flow loss", "squared error of the velocity", [("flow_loss", "")]),
+        Panel(
+            "Models of own experience",
+            "squared error; nats",
+            [
+                ("rnd_loss", "random features"),
+                ("reward_model_loss", "reward"),
+                ("termination_loss", "termination"),
+            ],
+            log=True,
+            hide_zero=True,
+        ),
         Panel(
             "Gradients before clipping",
             "norm",

@@ -37,7 +37,8 @@ INSIDE, OUTSIDE = 1e4, -1e4
 
 
 def _released(quirks: list[str], **settings: Any) -> ReferenceSettings:
-    return ReferenceSettings.model_validate(settings | {"reference_quirks": quirks}).followed()
+    content = {"learn_alphas": False, **settings, "reference_quirks": quirks}
+    return ReferenceSettings.model_validate(content).followed()
 
 
 def test_a_fixed_alpha_is_ignored_and_a_learned_one_starts_there() -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from skild_ray.algorithms.stored_transitions import load_transitions
 from skild_ray.config import Environment, Generate, Source
 from skild_ray.data.episode import Episode
-from skild_ray.data.formats import load_rewarded_episodes
+from skild_ray.data.formats import load_rewarded_episodes, load_unlabelled_episodes
 from skild_ray.data.importing import import_dataset
 from skild_ray.data.minari_store import MinariWriter, read_minari
 from skild_ray.data.rewards import credit, for_task
@@ -216,8 +216,22 @@ def test_imitation_asks_for_no_rewards(minari_root: Path) -> None:
     sources, environment = [Source(dataset="line/mute-v0")], Environment(id="line_world:LineEnv")
     with pytest.raises(DataError, match="'line/mute-v0': it has no rewards for this task"):
         load_transitions(sources, environment)
-    (rows,) = load_transitions(sources, environment, rewarded=False)
+    (rows,) = load_transitions(sources, environment, "without rewards")
     assert rows["rewards"].tolist() == [0, 0, 0] and rows["terminated"].tolist() == [0, 0, 1]
+
+
+def test_unlabelled_data_are_taken_as_they_are() -> None:
+    """The task's end does not cut them, and it does not matter for which task they were recorded."""
+    episodes = [_episode("", "a", "ab", "", subtasks=("a", "b"))]
+    (judged,) = load_rewarded_episodes(episodes, JudgingLineEnv("ab"))
+    assert judged.rewards.tolist() == [2, 2] and judged.terminated
+    other = LineEnv(dimensions=4)
+    with pytest.raises(DataError, match="recorded for a, b, not for goal"):
+        load_rewarded_episodes(episodes, other, needed=False)
+    for env in (JudgingLineEnv("ab"), other):
+        (episode,) = load_unlabelled_episodes(episodes, env)
+        assert episode.rewards.tolist() == [0, 0, 0] and not episode.terminated
+        assert len(episode.observations) == 4 and episode.executed_actions.tolist() == [[1], [1], [1]]
 
 
 def test_json_metadata_of_generated_data_are_understood(minari_root: Path) -> None:

@@ -1,29 +1,18 @@
 """How the losses of Q-chunking are applied: one optimiser, target networks, metrics."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch import Tensor
 
+from skild_ray.algorithms.learner import Latest, LossesLearner
 from skild_ray.algorithms.qc.losses import Update, qc_losses
 from skild_ray.algorithms.qc.qc_rl_module import QCTorchRLModule
 
 
-class _Latest(NamedTuple):
-    """The last update, kept for its metrics."""
-
-    module_id: str
-    batch: Mapping[str, Tensor]
-    out: Mapping[str, Tensor]
-    update: Update
-
-
-class QCTorchLearner(TorchLearner):
-    """Minimises the sum of the losses of `skild_ray.algorithms.qc.losses`, whose docstring has the formulas."""
-
-    _latest: _Latest
+class QCTorchLearner(LossesLearner):
+    """Minimises the losses of `skild_ray.algorithms.qc.losses`, whose module docstring has the formulas."""
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         module: QCTorchRLModule = self.module[module_id].unwrapped()
@@ -35,13 +24,8 @@ class QCTorchLearner(TorchLearner):
             lr_or_lr_schedule=rate,
         )
 
-    def compute_loss_for_module(
-        self, *, module_id: str, config: Any, batch: Mapping[str, Tensor], fwd_out: Mapping[str, Tensor]
-    ) -> Tensor:
-        module: QCTorchRLModule = self.module[module_id].unwrapped()
-        update = qc_losses(batch, fwd_out, module.settings.distillation_weight)
-        self._latest = _Latest(module_id, batch, fwd_out, update)
-        return update.losses.total
+    def losses(self, module: QCTorchRLModule, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Update:
+        return qc_losses(batch, out, module.settings.distillation_weight)
 
     def apply_gradients(self, gradients_dict: Mapping[Any, Tensor]) -> None:
         """Step the optimiser, then move the target critics."""
@@ -50,10 +34,8 @@ class QCTorchLearner(TorchLearner):
             module: QCTorchRLModule = self.module[module_id].unwrapped()
             module.target_critics.follow(module.critics, module.settings.target_update_rate)
 
-    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """Log the last update of a round: logging every one would cost more than it tells."""
-        super().after_gradient_based_update(timesteps=timesteps)
-        module_id, batch, out, update = self._latest
+    def metrics_of(self, latest: Latest) -> dict[str, Tensor]:
+        _, batch, out, update = latest
         losses = update.losses
         values = {
             "critic_loss": losses.critic,
@@ -65,5 +47,4 @@ class QCTorchLearner(TorchLearner):
         }
         if "proposal" in out:
             values |= {"policy_loss": losses.policy, "q_policy": out["q_policy"].mean()}
-        numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()
-        self.metrics.log_dict(dict(zip(values, numbers, strict=True)), key=module_id, window=1)
+        return values

@@ -1,35 +1,27 @@
 """How the losses of RLPD are applied: optimisers, target networks, metrics."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch import Tensor
 
+from skild_ray.algorithms.learner import Latest, LossesLearner
 from skild_ray.algorithms.rllib_internals import set_gradients
 from skild_ray.algorithms.rlpd.losses import Update, rlpd_losses
 from skild_ray.algorithms.rlpd.rlpd_rl_module import RLPDTorchRLModule
 
-
-class _Latest(NamedTuple):
-    """The last update, kept for its metrics."""
-
-    module_id: str
-    batch: Mapping[str, Tensor]
-    out: Mapping[str, Tensor]
-    update: Update
+POLICY_METRICS = ("policy_loss", "alpha_loss", "entropy", "q_policy", "policy_log_sigma")
+"""Those that an update of the critics alone does not have."""
 
 
-class RLPDTorchLearner(TorchLearner):
+class RLPDTorchLearner(LossesLearner):
     """Minimises the losses of `skild_ray.algorithms.rlpd.losses`, whose module docstring has the formulas.
 
-    They are summed and differentiated once; no parameter is in two of them. Where the policy is not updated, its
-    parameters and alpha have no gradient, and their optimisers leave them alone.
+    Where the policy is not updated, its parameters and alpha have no gradient, and their optimisers leave them alone.
     """
 
-    _latest: _Latest
-    _latest_of_policy: _Latest | None = None
+    _latest_of_policy: Latest | None = None
     """The last update of the policy, until it is logged."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -53,15 +45,14 @@ class RLPDTorchLearner(TorchLearner):
                 lr_or_lr_schedule=rate,
             )
 
-    def compute_loss_for_module(
-        self, *, module_id: str, config: Any, batch: Mapping[str, Tensor], fwd_out: Mapping[str, Tensor]
-    ) -> Tensor:
-        module: RLPDTorchRLModule = self.module[module_id].unwrapped()
-        update = rlpd_losses(batch, fwd_out, module.settings.entropy_target(module.action_space.shape[0]))
-        self._latest = _Latest(module_id, batch, fwd_out, update)
+    def losses(self, module: RLPDTorchRLModule, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Update:
+        return rlpd_losses(batch, out, module.settings.entropy_target(module.action_space.shape[0]))
+
+    def compute_loss_for_module(self, *, fwd_out: Mapping[str, Tensor], **kwargs: Any) -> Tensor:
+        total = super().compute_loss_for_module(fwd_out=fwd_out, **kwargs)
         if "log_pi" in fwd_out:
             self._latest_of_policy = self._latest
-        return update.losses.total
+        return total
 
     def apply_gradients(self, gradients_dict: Mapping[Any, Tensor]) -> None:
         """Step the optimisers, then move the target critics."""
@@ -73,10 +64,8 @@ class RLPDTorchLearner(TorchLearner):
             module.num_updates += 1
             module.target_critics.follow(module.critics, module.settings.target_update_rate)
 
-    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """Log the last update of a round: logging every one would cost more than it tells."""
-        super().after_gradient_based_update(timesteps=timesteps)
-        module_id, batch, out, update = self._latest
+    def metrics_of(self, latest: Latest) -> dict[str, Tensor]:
+        _, batch, out, update = latest
         values = {
             "critic_loss": update.losses.critic,
             "temperature": out["alpha"],
@@ -86,7 +75,6 @@ class RLPDTorchLearner(TorchLearner):
             "q_target": update.target.mean(),
             "env_reward": batch["returns"].mean(),
         }
-        names = list(values)
         if self._latest_of_policy is not None:
             _, _, out, update = self._latest_of_policy
             values |= {
@@ -97,10 +85,12 @@ class RLPDTorchLearner(TorchLearner):
                 "policy_log_sigma": out["log_sigma"].mean(),
             }
             self._latest_of_policy = None
-        numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()
-        found = dict(zip(values, numbers, strict=True))
-        self._policy_metrics |= {name: number for name, number in found.items() if name not in names}
-        self.metrics.log_dict(found | self._policy_metrics, key=module_id, window=1)
+        return values
+
+    def logged(self, found: dict[str, float]) -> dict[str, float]:
+        """Also the metrics of the policy's last update, if that was in an earlier round."""
+        self._policy_metrics |= {name: found[name] for name in POLICY_METRICS if name in found}
+        return found | self._policy_metrics
 
     def get_state(self, components: Any = None, **kwargs: Any) -> dict[str, Any]:
         """Also what was logged of the policy's last update, which lies before a checkpoint."""

@@ -85,8 +85,8 @@ class RLPDSettings(AlgorithmSettings):
 
 
 class SkillRLPDSettings(RLPDSettings):
-    """RLPD over skills: what SUPE is with the true rewards (Wilcoxson et al., "Leveraging Skills from Unlabeled Prior
-    Data for Efficient Online Exploration", ICML 2025). It needs the skill prior, and no demonstrations.
+    """RLPD over skills: what SUPE is with the true rewards and no bonus (Wilcoxson et al., "Leveraging Skills from
+    Unlabeled Prior Data for Efficient Online Exploration", ICML 2025). It needs the skill prior, and no demonstrations.
 
     A decision is a skill z of up to H environment steps. Prior data become transitions of skills by the encoder's mean.
     The policy starts as the skill prior, which therefore collects the warm-up; SUPE's is random after such a warm-up.
@@ -109,6 +109,10 @@ class SkillRLPDSettings(RLPDSettings):
     updates_per_env_step: float = Field(
         0.2, gt=0, description="of the critics, for each environment step of a full skill; 20 as published, on a GPU"
     )
+
+    @property
+    def without_rewards(self) -> str:
+        return "algorithm.type: supe learns without them, by algorithm.relabel: pred or min"
 
 
 SPEC = AlgorithmSpec(

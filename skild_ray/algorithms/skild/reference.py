@@ -23,6 +23,7 @@ from skild_ray.algorithms.skild.settings import SkiLDSettings
 from skild_ray.algorithms.skild.skild import SkiLD, SkiLDConfig
 from skild_ray.algorithms.skild.skild_experience import SkillExperience
 from skild_ray.algorithms.skild.skild_learner import SkiLDTorchLearner
+from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
 from skild_ray.algorithms.transitions import Rows, episode_rows
 from skild_ray.envs.skill_env import Decoder, SkillVectorEnv
 
@@ -51,9 +52,8 @@ def saturating_reward(settings: SkiLDSettings, logits: Tensor) -> Tensor:
 class ReferenceLearner(SkiLDTorchLearner):
     """Minimises `reference_losses`."""
 
-    @staticmethod
-    def losses(settings: SkiLDSettings, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Update:
-        return reference_losses(settings, batch, out)
+    def losses(self, module: SkiLDTorchRLModule, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Update:
+        return reference_losses(module.settings, batch, out)
 
 
 # --- transitions ---
@@ -165,8 +165,7 @@ def squashed(decoder: Decoder) -> Decoder:
 
 
 class ReferenceSkiLDConfig(SkiLDConfig):
-    """`SkiLDConfig` with the `reference_quirks` of its settings; the other settings of the released code are those of
-    `experiments/maze_reference.yaml`."""
+    """`SkiLDConfig` with the `reference_quirks` of its settings."""
 
     Settings = ReferenceSettings
     settings: ReferenceSettings

@@ -23,13 +23,39 @@ Quirk = Literal[
 
 
 class ReferenceSettings(SkiLDSettings):
-    """SkiLD with the defects of the released code that change results, all of them or some.
+    """SkiLD as published: algorithm 1 of the paper, with the defects of the released code that change results, or some,
+    or none.
 
-    The other settings of the released code are those of `experiments/maze_reference.yaml`.
+    The defaults are the numbers of the released maze. Its kitchen and office fix `alpha` and `alpha_q`, at 0.1 and 5,
+    and have `policy_init` posterior. The released offline stages are those of `experiments/maze_reference.yaml`.
     """
 
     type: Literal["skild_reference"] = "skild_reference"  # type: ignore[assignment]
+    batch_size: int = Field(128, gt=0)
+    discount: float | None = Field(0.99, gt=0, le=1)
+    n_step: int = Field(1, gt=0)
+    env_reward_weight: float = Field(0.9, ge=0, le=1)
     normalize_rewards: bool = False
+    policy_init: Literal["prior", "posterior"] = "prior"
+    policy_init_scale: float = Field(1.0, gt=0)
+    latent_squash: Literal["scaled_tanh", "tanh", "clip", "none"] = "tanh"
+    latent_bound: float = Field(2.0, gt=0)
+    alpha: float = Field(1.0, ge=0)
+    alpha_q: float = Field(1.0, ge=0)
+    learn_alphas: bool = True
+    kl: Literal["analytic", "sampled"] = "sampled"
+    kl_clamp: float | None = Field(100.0, gt=0)
+    kl_in_target: bool = True
+    posterior_scale: float = Field(1.0, gt=0)
+    sigma_floor: float = Field(0.0, ge=0)
+    critic_norm: Literal["layer", "none"] = "none"
+    target_update_rate: float = Field(5e-3, gt=0, le=1)
+    policy_lr: float = Field(3e-4, gt=0)
+    critic_lr: float = Field(3e-4, gt=0)
+    gradient_clip: float | None = Field(None, gt=0)
+    warmup_skill_steps: int = Field(2_000, gt=0)
+    critic_warmup_updates: int = Field(0, ge=0)
+    replay_capacity: int = Field(2_000_000, gt=0)
     discriminator_reward: Literal["logit", "log_d"] = "logit"
     discriminator_reward_max: float = 5.0
     reference_quirks: list[Quirk] = Field(

@@ -118,9 +118,9 @@ class SkillExperience:
         pretrained = self._pretrained
         experiment = load_experiment(pretrained.demo_discriminator.path / "config.yaml")
         model = load_skill_model(pretrained.skill_prior)
-        rewarded = self._settings.env_reward_weight > 0
+        rewards = self._settings.replayed[kind]
         episodes = load_transitions(
-            stored_sources(experiment, kind), low_level, rewarded, successful=kind == DEMONSTRATIONS
+            stored_sources(experiment, kind), low_level, rewards, successful=kind == DEMONSTRATIONS
         )
         horizon = pretrained.experiment.skill.horizon
         return [part for rows in episodes for part in skill_rows(rows, model, horizon)]

@@ -1,35 +1,23 @@
 """How the losses of SkiLD's stage 4 are applied: optimisers, schedules, target networks, metrics."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch import Tensor, nn
 
+from skild_ray.algorithms.learner import Latest, LossesLearner
 from skild_ray.algorithms.rllib_internals import set_gradients
 from skild_ray.algorithms.skild.losses import Update, skild_losses
-from skild_ray.algorithms.skild.settings import SkiLDSettings
 from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
 
 
-class _Latest(NamedTuple):
-    """The last update, kept for its metrics."""
-
-    module_id: str
-    batch: Mapping[str, Tensor]
-    out: Mapping[str, Tensor]
-    update: Update
-
-
-class SkiLDTorchLearner(TorchLearner):
+class SkiLDTorchLearner(LossesLearner):
     """Minimises the losses of `skild_ray.algorithms.skild.losses`, whose module docstring has the formulas.
 
-    They are summed and differentiated once; no parameter is in two of them. The first `critic_warmup_updates` move the
-    critics only, and so do all but every `critic_updates_per_policy_update`-th of the others.
+    The first `critic_warmup_updates` move the critics only, and so do all but every
+    `critic_updates_per_policy_update`-th of the others.
     """
-
-    _latest: _Latest
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         for name, (parameters, learning_rate, decay) in self._groups(module_id).items():
@@ -65,18 +53,8 @@ class SkiLDTorchLearner(TorchLearner):
             groups["discriminator"] = (parameters, settings.discriminator_lr, settings.discriminator_weight_decay)
         return groups
 
-    @staticmethod
-    def losses(settings: SkiLDSettings, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Update:
-        """What is minimised, see `skild_losses`."""
-        return skild_losses(settings, batch, out)
-
-    def compute_loss_for_module(
-        self, *, module_id: str, config: Any, batch: Mapping[str, Tensor], fwd_out: Mapping[str, Tensor]
-    ) -> Tensor:
-        module: SkiLDTorchRLModule = self.module[module_id].unwrapped()
-        update = self.losses(module.settings, batch, fwd_out)
-        self._latest = _Latest(module_id, batch, fwd_out, update)
-        return update.losses.total
+    def losses(self, module: SkiLDTorchRLModule, batch: Mapping[str, Tensor], out: Mapping[str, Tensor]) -> Update:
+        return skild_losses(module.settings, batch, out)
 
     def apply_gradients(self, gradients_dict: Mapping[Any, Tensor]) -> None:
         """Clip and step each optimiser, then move the target critics; an update that is not finite is skipped."""
@@ -112,10 +90,8 @@ class SkiLDTorchLearner(TorchLearner):
             return int((update + 1) * rate) > int(update * rate)
         return True
 
-    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """Log the last update of a round: logging every one would cost more than it tells."""
-        super().after_gradient_based_update(timesteps=timesteps)
-        module_id, batch, out, update = self._latest
+    def metrics_of(self, latest: Latest) -> dict[str, Tensor]:
+        module_id, batch, out, update = latest
         losses = update.losses
         module: SkiLDTorchRLModule = self.module[module_id].unwrapped()
         weight = module.settings.env_reward_weight
@@ -140,8 +116,7 @@ class SkiLDTorchLearner(TorchLearner):
             "rl_training_reward": update.reward.mean(),
         }
         values |= {f"{name}_gradient": norm for name, norm in self._gradient_norms.items()}
-        numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()
-        self.metrics.log_dict(dict(zip(values, numbers, strict=True)), key=module_id, window=1)
+        return values
 
 
 def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
