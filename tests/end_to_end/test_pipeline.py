@@ -219,7 +219,7 @@ def test_what_another_version_of_the_code_made_is_not_reused(folder: Path, monke
     assert [stage for stage in STAGES if run.fingerprint(stage) != before[stage]] == ["demo_rl"]
     monkeypatch.setattr(SkillPosteriorProblem, "version", SkillPosteriorProblem.version + 1)
     assert [stage for stage in STAGES[:3] if run.fingerprint(stage) != before[stage]] == ["skill_posterior"]
-    with pytest.raises(ArtifactError, match="skill_posterior: was made by version 1 of this stage, this is 2"):
+    with pytest.raises(ArtifactError, match="skill_posterior: was made by version 2 of this stage, this is 3"):
         run.train("demo_rl")
 
 
