@@ -273,6 +273,77 @@ def tune(
 
 
 @app.command()
+def benchmark(
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="BENCHMARK",
+            help="benchmark file, such as benchmarks/learning/core.yaml; or results (.json), whose page is drawn again",
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="override a key of the benchmark (concurrent=4) or of all experiments (rollout.num_env_runners=2); "
+            "repeatable",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE[,...]",
+            help="these cells alone: world=maze,method=BC,seed=10; of one key, any; repeatable",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="list the cells and which are finished; run nothing")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=_at_home,
+            metavar="FOLDER",
+            help="folder of results and page  [default: the benchmark's, or the file's]",
+        ),
+    ] = None,
+) -> None:
+    """Compare methods: every method in every world with every seed, each cell a run, with statistics over all of them.
+
+    What is finished stays as it is; the same command resumes what was stopped. A cell that fails does not end the
+    others.
+    """
+    from skild_ray.benchmark.page import write_page
+    from skild_ray.benchmark.results import finished, read_results, state, unfinished, write_results
+    from skild_ray.benchmark.suite import load_benchmark, read_only
+
+    if target.suffix == ".json":
+        print(f"page: {write_page(read_results(target), out or target.parent, target.stem)}")
+        return
+    loaded = load_benchmark(target, overrides or ())
+    cells = loaded.cells(read_only(only or ()))
+    left = unfinished(cells)
+    if dry_run:
+        for cell in cells:
+            print(f"{cell}: {state(cell)}")
+        print(f"{len(cells) - len(left)} of {len(cells)} cells are finished")
+        return
+    from skild_ray.benchmark.run import run_benchmark
+
+    failures = run_benchmark(loaded, cells)
+    if results := finished(loaded):
+        folder = out or loaded.folder
+        write_results(results, folder / f"{loaded.name}.json")
+        print(f"page: {write_page(results, folder, loaded.name)}")
+    if failures:
+        first, why = next(iter(failures.items()))
+        raise SkildError(
+            f"{len(failures)} of {len(cells)} cells failed, {first} first: {why}; the same command tries them again"
+        )
+
+
+@app.command()
 def evaluate(
     target: Annotated[Path, typer.Argument(metavar="CHECKPOINT_OR_RUN", help="run, stage-4 artifact or checkpoint")],
     episodes: Annotated[int, typer.Option(min=1, help="episodes, once deterministic and once sampled")] = 100,

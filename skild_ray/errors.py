@@ -1,6 +1,7 @@
 """Errors meant for people: one line that says what is wrong, where, and what to do about it."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 
@@ -19,6 +20,11 @@ def last_line(error: BaseException) -> str:
     """The last line of what it says: the cause, where Ray has wrapped a worker's traceback around it."""
     lines = str(error).strip().splitlines()
     return lines[-1] if lines else type(error).__name__
+
+
+def reason(error: BaseException) -> str:
+    """The last line of what a Ray worker raised, without Ray's wrapping and the name of our own errors."""
+    return re.sub(r"^skild_ray\.errors\.\w+: ", "", last_line(error))
 
 
 class SkildError(Exception):

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import sys
+import threading
 import time
 from types import TracebackType
 
@@ -35,7 +36,8 @@ class TaskProgress:
         self.done = start
         self._started = self._said = time.monotonic()
         self._bar: Progress | None = None
-        if shows_lines() and sys.stdout.isatty():
+        # A terminal has room for one bar: what runs beside the main thread writes lines.
+        if shows_lines() and sys.stdout.isatty() and threading.current_thread() is threading.main_thread():
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),

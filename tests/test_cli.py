@@ -27,7 +27,7 @@ from skild_ray.runs.folder import run_folder
 
 COMMANDS = (
     *("data generate", "data download", "data import", "data info"),
-    *("train", "pipeline", "tune", "evaluate", "report", "compare"),
+    *("train", "pipeline", "tune", "benchmark", "evaluate", "report", "compare"),
 )
 
 

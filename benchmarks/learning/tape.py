@@ -17,22 +17,16 @@ from typing import Annotated
 import gymnasium as gym
 import numpy as np
 import typer
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import check_folder, run_command, write_json
 from skild_ray.config import Experiment, load_experiment
-from skild_ray.data.episode import Episode
 from skild_ray.envs import make_env
-from skild_ray.envs.conventions import subtasks_of
-from skild_ray.errors import ConfigError
-from skild_ray.generation.collect import Request, collect, prepared
+from skild_ray.evaluation.tape import evaluation_seeds, noise_free, replay_tapes
+from skild_ray.generation.collect import prepared
 from skild_ray.worlds.expert import Expert
 from skild_ray.worlds.named import load_expert
-
-MAX_ATTEMPTS = 10
-"""Attempts of the demonstrator at a tape."""
 
 
 @dataclass(frozen=True)
@@ -67,48 +61,17 @@ def tape_test(experiment: Experiment, tapes: int, episodes: int) -> TapeTest:
     """Record that many tapes, and play each, and the demonstrator, in that many of the evaluation's episodes.
 
     Raises:
-        ConfigError: if no demonstrations are generated, or the demonstrator solves too few episodes to make the tapes.
+        ConfigError: see `replay_tapes`.
     """
-    request = _noise_free(experiment)
+    replays = replay_tapes(experiment, tapes, episodes)
+    request = noise_free(experiment)
     make_expert = partial(load_expert(request.expert), **prepared(request))
-    recorded = _tapes(request, tapes)
-    seeds = np.random.SeedSequence(experiment.evaluation.seed).generate_state(episodes).tolist()
     env = make_env(experiment.environment.id, experiment.environment.arguments)
     try:
-        demonstrator = [_demonstrate(env, make_expert, seed) for seed in seeds]
-        means = [float(np.mean([_replay(env, tape, seed) for seed in seeds])) for tape in recorded]
-        return TapeTest(means, demonstrator, max(1, len(subtasks_of(env))))
+        demonstrator = [_demonstrate(env, make_expert, seed) for seed in evaluation_seeds(experiment, episodes)]
+        return TapeTest(replays.scores.mean(axis=1).tolist(), demonstrator, replays.maximum)
     finally:
         env.close()
-
-
-def _noise_free(experiment: Experiment) -> Request:
-    """What generates the experiment's demonstrations, without noise on the actions."""
-    generated = [source.generate for source in experiment.data.demonstrations.values() if source.generate]
-    if not generated:
-        raise ConfigError("none of data.demonstrations is generated, so no tapes can be recorded; name a 'generate'")
-    source = generated[0].model_copy(update={"action_noise": 0.0})
-    return Request.of(source, experiment.environment, experiment.seed)
-
-
-def _tapes(request: Request, tapes: int) -> list[NDArray[np.float32]]:
-    """Actions of the first solved episodes that the request defines."""
-    found: list[NDArray[np.float32]] = []
-    for index in range(MAX_ATTEMPTS * tapes):
-        found += [episode.actions for episode in collect(request, index, 1) if isinstance(episode, Episode)]
-        if len(found) == tapes:
-            return found
-    raise ConfigError(f"expert {request.expert!r} solved {len(found)} of {MAX_ATTEMPTS * tapes} episodes, not {tapes}")
-
-
-def _replay(env: gym.Env, actions: NDArray[np.float32], seed: int) -> float:
-    """Score of one episode whose actions are given; it ends with them."""
-    env.reset(seed=seed)
-    for action in actions:
-        _, _, terminated, truncated, info = env.step(action)
-        if terminated or truncated:
-            break
-    return float(info["subtasks_solved"])
 
 
 def _demonstrate(env: gym.Env, make_expert: Callable[..., Expert], seed: int) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.tune import PlacementGroupFactory
 from torch import Tensor
 
 from skild_ray.algorithms.checkpoints import restore_newest, save_checkpoint
@@ -93,6 +94,13 @@ def train_downstream(
 def algorithm_config(experiment: Experiment) -> OffPolicyConfig:
     """That of the algorithm which the experiment trains in stage 4."""
     return spec_of(experiment.algorithm.type).load_config().from_experiment(experiment)
+
+
+def placement(experiment: Experiment) -> PlacementGroupFactory:
+    """What the learner and all env runners take, in one group: the first bundle is the process that trains."""
+    config = algorithm_config(experiment)
+    algorithm: type[OffPolicy] = config.algo_class
+    return algorithm.default_resource_request(config.to_dict())
 
 
 def input_artifacts(experiment: Experiment, run_dir: Path | None = None) -> Sequence[Artifact]:

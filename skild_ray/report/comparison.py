@@ -3,26 +3,23 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 from matplotlib.ticker import EngFormatter, MaxNLocator
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from skild_ray.errors import ArtifactError, ConfigError
+from skild_ray.evaluation import aggregates
 from skild_ray.evaluation.agent import Which, finished_last_stages
 from skild_ray.evaluation.results import LABELS, Evaluation, Summary, read_evaluation
-from skild_ray.evaluation.statistics import FEWEST, bootstrap_mean, in_words
+from skild_ray.evaluation.statistics import FEWEST, Interval, bootstrap_mean, in_words
 from skild_ray.report.curves import Metrics, read_metrics
-from skild_ray.report.figures import colour, new_axes, to_svg
-from skild_ray.report.page import SERIES, standalone
+from skild_ray.report.figures import colour, line_styles, new_axes, to_svg
+from skild_ray.report.page import standalone
 from skild_ray.runs.artifacts import open_artifact, writable
 
 FIGURE_SIZE = (6.6, 3.4)
-GRID_POINTS = 200
-DASHES = ("solid", "dashdot", (0, (1, 1)))
-"""Of further rounds through the colours."""
 
 
 @dataclass(frozen=True)
@@ -115,33 +112,35 @@ def compare(methods: Sequence[Method], out: Path) -> str:
     episodes, seed = conditions[0]
     head = (
         f"{'Sub-tasks solved' if subtasks else 'Success'} over {episodes} episodes of evaluation seed {seed}: mean of "
-        f"the seeds; with {FEWEST} or more of them its 95 % bootstrap interval; in square brackets each seed."
+        f"the seeds; with {FEWEST} or more of them its 95 % bootstrap interval; in square brackets each seed. Steps to "
+        "80 % of the maximum, of each seed, and the regret, the area above the curve, are those of training. A method "
+        f"is better than {methods[0].name} with the probability that a run of it has the higher deterministic score."
     )
     return f"{head}\n\n{_table(methods, subtasks)}"
 
 
 def band(runs: Sequence[FinishedRun], column: str) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """Env steps that all runs have, and mean, minimum and maximum of a metric there, interpolated linearly."""
-    curves = []
-    for run in runs:
-        values = run.metrics.get(column, np.empty(0))
-        known = np.isfinite(values)
-        if not known.any():
-            raise ArtifactError(f"{run.path}: its metrics have no {column!r} to draw; train for longer")
-        curves.append((run.metrics["env_steps"][known], values[known]))
-    first, last = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
-    if first > last:
-        raise ArtifactError(f"{', '.join(str(run.path) for run in runs)}: the curves have no env steps in common")
-    grid = np.linspace(first, last, GRID_POINTS)
-    values = np.stack([np.interp(grid, *curve) for curve in curves])
-    return grid, values.mean(0), values.min(0), values.max(0)
+    curves = [_curve(run, column) for run in runs]
+    try:
+        return aggregates.band(curves)
+    except ValueError as error:
+        raise ArtifactError(f"{', '.join(str(run.path) for run in runs)}: {error}") from None
+
+
+def _curve(run: FinishedRun, column: str) -> tuple[NDArray, NDArray]:
+    """The env steps at which a metric is known, and its values."""
+    values = run.metrics.get(column, np.empty(0))
+    known = np.isfinite(values)
+    if not known.any():
+        raise ArtifactError(f"{run.path}: its metrics have no {column!r} to draw; train for longer")
+    return run.metrics["env_steps"][known], values[known]
 
 
 def _figure(methods: Sequence[Method], subtasks: bool) -> str:
     drawing, axes = new_axes(*FIGURE_SIZE)
-    styles = [(colour(series), dashes) for dashes, series in product(DASHES, SERIES)]
-    for method, (ink, dashes) in zip(methods, styles, strict=False):
-        if method.which == "trained" and any(part.env_steps_trained for part in method.summaries("deterministic")):
+    for method, (ink, dashes) in zip(methods, line_styles(len(methods)), strict=True):
+        if _has_curve(method):
             steps, mean, low, high = band(method.runs, "subtasks_solved" if subtasks else "success")
             axes.fill_between(steps, low, high, color=ink, alpha=0.16, linewidth=0)
             axes.plot(steps, mean, color=ink, linewidth=1.6, linestyle=dashes, label=method.name)
@@ -160,23 +159,58 @@ def _figure(methods: Sequence[Method], subtasks: bool) -> str:
 
 
 def _table(methods: Sequence[Method], subtasks: bool) -> str:
-    rows = ["| policy | deterministic | sampled | env steps | seeds |", "|---|---|---|---|---|"]
+    names = ["policy", "deterministic", "sampled", "env steps", "seeds", "steps to 80 %", "regret"]
+    names += [f"better than {methods[0].name}"] if len(methods) > 1 else []
+    rows = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    reference = [np.array(_scores(methods[0], "deterministic", subtasks))]
     for method in methods:
-        cells = []
-        for how in ("deterministic", "sampled"):
-            scores = _scores(method, how, subtasks)
-            cells.append(_over_seeds(scores))
+        cells = [method.name, *(over_seeds(_scores(method, how, subtasks)) for how in ("deterministic", "sampled"))]
         steps = [part.env_steps_trained for part in method.summaries("deterministic")]
         cells.append(f"{min(steps):,}" if min(steps) == max(steps) else f"{min(steps):,} .. {max(steps):,}")
         cells.append(", ".join(str(run.seed) for run in method.runs))
-        rows.append(f"| {method.name} | {' | '.join(cells)} |")
+        cells += _speed(method, subtasks)
+        if len(methods) > 1:
+            own = [np.array(_scores(method, "deterministic", subtasks))]
+            cells.append("" if method is methods[0] else better(own, reference))
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
-def _over_seeds(scores: Sequence[float]) -> str:
-    """'3.98 (3.96 .. 3.99) [3.99, 3.98, 3.96]', without an interval where the scores cannot tell one."""
-    interval, mean = bootstrap_mean(scores), float(np.mean(scores))
-    shown = f"{mean:.2f}" if interval is None else in_words(mean, interval)
+def _speed(method: Method, subtasks: bool) -> list[str]:
+    """Of each seed the env steps to 80 % of the maximum, and the mean regret; empty where nothing was learned."""
+    if not _has_curve(method):
+        return ["", ""]
+    maximum = max(len(part.subtasks) for part in method.summaries("deterministic")) if subtasks else 1
+    curves = [_curve(run, "subtasks_solved" if subtasks else "success") for run in method.runs]
+    shares = [(steps, values / max(1, maximum)) for steps, values in curves]
+    return [", ".join(map(reached, shares)), f"{np.mean([aggregates.regret(*share) for share in shares]):.2f}"]
+
+
+def _has_curve(method: Method) -> bool:
+    """Whether it is a policy that has been trained in the environment."""
+    return method.which == "trained" and any(part.env_steps_trained for part in method.summaries("deterministic"))
+
+
+def reached(curve: tuple[ArrayLike, ArrayLike]) -> str:
+    """Env steps after which a learning curve reaches 80 %."""
+    steps = aggregates.steps_to(*curve)
+    return "never" if steps is None else f"{steps:,}"
+
+
+def better(first: aggregates.Runs, second: aggregates.Runs) -> str:
+    """Probability that a run of the first method is better than one of the second: '0.89 (0.67 .. 1.00)'."""
+    probability = float(aggregates.probability_of_improvement(first, second))
+    return with_interval(probability, aggregates.improvement_interval(first, second))
+
+
+def with_interval(number: float, interval: Interval | None) -> str:
+    """'0.97 (0.92 .. 0.99)', without an interval where the scores cannot tell one."""
+    return f"{number:.2f}" if interval is None else in_words(number, interval)
+
+
+def over_seeds(scores: Sequence[float]) -> str:
+    """'3.98 (3.96 .. 3.99) [3.99, 3.98, 3.96]'."""
+    shown = with_interval(float(np.mean(scores)), bootstrap_mean(scores))
     return f"{shown} [{', '.join(f'{score:.2f}' for score in scores)}]"
 
 

@@ -2,7 +2,9 @@
 
 import html
 import io
+import math
 import re
+from itertools import cycle, islice, product
 from typing import Any
 
 import matplotlib
@@ -15,6 +17,8 @@ from skild_ray.report.page import SERIES, Markup
 # Matplotlib needs concrete colours. These stand for the style sheet's and are replaced by them in the SVG.
 _NAMES = ("--ink", "--muted", "--line", "--paper", "--wall", "--mark", *SERIES)
 _PLACEHOLDERS = {name: f"#0102{index:02x}" for index, name in enumerate(_NAMES, 3)}
+
+_DASHES: tuple[Any, ...] = ("solid", "dashdot", (0, (1, 1)))
 
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -54,6 +58,22 @@ def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
     with matplotlib.rc_context(_STYLE):
         drawing = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02))
         return drawing, drawing.add_subplot()
+
+
+def new_grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """An empty figure with that many axes of that size each, row by row, in the page's style."""
+    columns = min(count, columns)
+    rows = math.ceil(count / columns)
+    with matplotlib.rc_context(_STYLE):
+        layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02)
+        drawing = Figure(figsize=(columns * width, rows * height), layout=layout)
+        return drawing, [drawing.add_subplot(rows, columns, index) for index in range(1, count + 1)]
+
+
+def line_styles(count: int) -> list[tuple[str, Any]]:
+    """Colour and dashes of lines, in order: all colours in one kind of line, then in the next."""
+    styles = cycle((colour(series), dashes) for dashes, series in product(_DASHES, SERIES))
+    return list(islice(styles, count))
 
 
 def to_svg(drawing: Figure, name: str, description: str) -> Markup:

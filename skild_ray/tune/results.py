@@ -1,7 +1,6 @@
 """What a sweep found: its trials ranked, as a table, and the best configuration as an experiment file."""
 
 import math
-import re
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from skild_ray.config import to_yaml, with_values
-from skild_ray.errors import last_line
+from skild_ray.errors import reason
 from skild_ray.evaluation.statistics import bootstrap_mean, in_words
 from skild_ray.runs.artifacts import writable
 from skild_ray.tune.offline import trial_folder
@@ -144,11 +143,6 @@ def configurations(sweep: Sweep, found: Sequence[Outcome]) -> list[Configuration
 
 def _seeds(found: Sequence[Outcome]) -> set[int]:
     return {outcome.values["seed"] for outcome in found}
-
-
-def reason(error: BaseException) -> str:
-    """The last line of what a trial raised, without Ray's wrapping and the name of our own errors."""
-    return re.sub(r"^skild_ray\.errors\.\w+: ", "", last_line(error))
 
 
 def show(sweep: Sweep, ranking: Sequence[Outcome]) -> None:

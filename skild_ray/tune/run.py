@@ -20,7 +20,7 @@ from ray.tune.schedulers import (
 from ray.tune.search import BasicVariantGenerator
 
 from skild_ray.cluster import connect
-from skild_ray.errors import ConfigError
+from skild_ray.errors import ConfigError, reason
 from skild_ray.interruption import Interrupted, interrupted
 from skild_ray.log import LOGGER
 from skild_ray.resources import Request, Waiting, check, downstream_requests
@@ -28,7 +28,7 @@ from skild_ray.runs.artifacts import writable
 from skild_ray.runs.lock import locked
 from skild_ray.tune.offline import OfflineRuns
 from skild_ray.tune.proposals import Proposals
-from skild_ray.tune.results import Outcome, outcomes, reason, short
+from skild_ray.tune.results import Outcome, outcomes, short
 from skild_ray.tune.sweep import Sweep, clamped
 from skild_ray.tune.trial import Trial, trial_resources
 

@@ -19,6 +19,7 @@ from skild_ray.algorithms.train import (
     check_finite,
     checkpoint_is_due,
     metrics_row,
+    placement,
     publish_policy,
     require_budget,
     try_environment,
@@ -146,7 +147,4 @@ def trial_resources(sweep: Sweep, values: Values) -> PlacementGroupFactory:
     """One group for the learner and all env runners of a trial: it starts when all have their place, or waits."""
     if sweep.offline_stage:
         return PlacementGroupFactory([{"CPU": 1}])
-    experiment = with_values(sweep.base, values)
-    config = algorithm_config(experiment)
-    algorithm: type[OffPolicy] = config.algo_class
-    return algorithm.default_resource_request(config.to_dict())
+    return placement(with_values(sweep.base, values))

@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from skild_ray.algorithms.skild.reference_settings import Quirk
+from skild_ray.benchmark.suite import load_benchmark
 from skild_ray.cli import app
 from skild_ray.config import load_experiment
 from skild_ray.tune.sweep import load_sweep
@@ -44,6 +45,8 @@ def test_command_parses(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -
             load_experiment(word)
         if word.startswith("tune_configs/"):
             load_sweep(word)
+        if word.startswith("benchmarks/learning/"):
+            load_benchmark(word)
 
 
 def test_make_targets_exist() -> None:
@@ -63,9 +66,13 @@ def test_benchmarks_exist(arguments: list[str]) -> None:
 @pytest.mark.parametrize("text", blocks("yaml"))
 def test_experiments_and_sweeps_are_valid(text: str, tmp_path: Path) -> None:
     file = tmp_path / "file.yaml"
-    file.write_text(re.sub("^(extends|experiment): ", rf"\1: {REPOSITORY}/experiments/", text, flags=re.MULTILINE))
+    place = rf"\g<1>{REPOSITORY}/experiments/"
+    file.write_text(re.sub(r'^( *(?:extends|experiment): "?)', place, text, flags=re.MULTILINE))
     if "\nspace:" in text:
         load_sweep(file)
+    elif "\nworlds:" in text:
+        benchmark = load_benchmark(file)
+        assert all(benchmark.experiment_of("maze", method) for method in benchmark.methods)
     else:
         load_experiment(file)
 

@@ -21,10 +21,11 @@ SVG = "{http://www.w3.org/2000/svg}"
 Make = Callable[..., Path]
 
 
-def _result(subtasks: float, success: float, episodes: int = 100) -> dict[str, Any]:
+def _result(subtasks: float, success: float, episodes: int = 100, names: str = "abcd") -> dict[str, Any]:
     both = {"episodes": episodes, "seed": 1000, "env_steps_trained": 2_000, "episode_length_mean": 50.0}
     both |= {"subtasks_mean": subtasks, "success_rate": success, "success_ci95": [0.0, 1.0]}
     both |= {"return_mean": success, "return_ci95": None}
+    both |= {"subtasks": [{"name": name, "rate": success, "ci95": [0.0, 1.0]} for name in names]}
     return both | {"sampled": both | {"subtasks_mean": subtasks / 2, "success_rate": success / 2}}
 
 
@@ -64,7 +65,9 @@ def test_table_and_figure(make: Make, tmp_path: Path) -> None:
     text = compare([*methods, before, cloned], tmp_path / "figure.svg")
     assert text.splitlines()[0].startswith("Sub-tasks solved over 100 episodes of evaluation seed 1000")
     assert "| SkiLD | 3.50 [3.00, 4.00] | 1.75 [1.50, 2.00] | 2,000 | 0, 7 |" in text
-    assert "| RLPD | 0.40 [0.40] | 0.20 [0.20] | 2,000 | 0 |" in text
+    assert "| RLPD | 0.40 [0.40] | 0.20 [0.20] | 2,000 | 0 | never | 0.76 | 0.00 |" in text
+    # From 0 to 2 of 4 sub-tasks between 100 and 2000 env steps.
+    assert "| 2,000 | 0, 7 | never, never | 0.76 |  |" in text
     assert "| Before | 1.50 [1.00, 2.00] | 0.75 [0.50, 1.00]" in text, "where training started"
     assert "| Skill BC | 2.00 [2.00] | 1.00 [1.00]" in text, "the posterior, not the policy with another sigma"
     root = ElementTree.parse(tmp_path / "figure.svg").getroot()
@@ -81,13 +84,15 @@ def test_three_seeds_have_an_interval(make: Make, tmp_path: Path) -> None:
     text = compare(methods, tmp_path / "figure.svg")
     assert "| A | 3.60 (3.00 .. 4.00) [3.00, 4.00, 3.80] |" in text
     assert "| B | 4.00 [4.00, 4.00, 4.00] |" in text, "seeds that agree say nothing about how far others may be"
+    assert text.endswith("| 0.83 (0.50 .. 1.00) |"), "of the nine pairs six are better and three, with 4.00, are equal"
 
 
 def test_success_where_there_is_one_subtask(make: Make, tmp_path: Path) -> None:
-    run = make("a", evaluation=_result(0.9, 0.9))
+    run = make("a", [(500, 0.0), (1_000, 3.6), (2_000, 3.6)], _result(0.9, 0.9, names="a"))
     text = compare([read_method(f"SkiLD={run}")], tmp_path / "figure.svg")
     assert text.startswith("Success")
     assert "| SkiLD | 0.90 [0.90] | 0.45 [0.45]" in text
+    assert text.endswith("| 1,000 | 0.44 |"), "alone it is better than none; 1 - (0.9 / 2 * 500 + 0.9 * 1000) / 2000"
 
 
 def test_curves_of_different_steps(make: Make) -> None:
