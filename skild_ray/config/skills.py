@@ -70,14 +70,14 @@ class SkillPriorSettings(Training):
 class SkillPosteriorSettings(Training):
     """Stage 2: posterior q(z|s) on the demonstrations, encoder and decoder frozen."""
 
-    iterations: int = Field(8_000, gt=0)
+    iterations: int = Field(4_000, gt=0)
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.1, ge=0)
     weight_average: float = Field(
         0.999, ge=0, lt=1, description="as in stage 1; a slow average starts at the prior and overfits less"
     )
     observation_noise: float = Field(
-        0.2,
+        0.5,
         ge=0,
         description="std of the noise on the head's input, as a share of how far each observation moves within a "
         "skill: a posterior that is sure of every millimetre is lost a few millimetres beside the demonstrated path",
