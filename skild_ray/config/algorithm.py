@@ -1,6 +1,6 @@
 """Stage 4: what the settings of all algorithms have in common."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -30,6 +30,11 @@ class AlgorithmSettings(Section):
     def replayed(self) -> Mapping[DataKind, Rewards]:
         """The kinds of data whose transitions stage 4 learns from, and whether it needs their rewards."""
         return {}
+
+    @property
+    def replayed_runs(self) -> Sequence[str]:
+        """The folders of the runs whose replays stage 4 learns from, too."""
+        return ()
 
     def fixed(self, name: str) -> str | None:
         """Why the setting of this name cannot change in the course of a run; None if it can.

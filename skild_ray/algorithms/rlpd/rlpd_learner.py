@@ -1,7 +1,7 @@
 """How the losses of RLPD are applied: optimisers, target networks, metrics."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
@@ -27,6 +27,9 @@ class RLPDTorchLearner(TorchLearner):
     They are summed and differentiated once; no parameter is in two of them. Where the policy is not updated, its
     parameters and alpha have no gradient, and their optimisers leave them alone.
     """
+
+    reward_name: ClassVar[str] = "env_reward"
+    """Name of the metric that is the mean of the returns."""
 
     _latest: _Latest
     _latest_of_policy: _Latest | None = None
@@ -84,8 +87,10 @@ class RLPDTorchLearner(TorchLearner):
             "q_2": out["q"][-1].mean(),
             "q_spread": out["q"].std(0).mean(),
             "q_target": update.target.mean(),
-            "env_reward": batch["returns"].mean(),
+            self.reward_name: batch["returns"].mean(),
         }
+        if "cloned" in out:
+            values["cloned"] = out["cloned"].mean()
         names = list(values)
         if self._latest_of_policy is not None:
             _, _, out, update = self._latest_of_policy
