@@ -53,7 +53,8 @@ class DACTorchRLModule(RLPDTorchRLModule):
             between = torch.lerp(own, demonstrated, torch.rand_like(own[:, :1])).requires_grad_()
             (gradient,) = torch.autograd.grad(self.discriminator(between).sum(), between, create_graph=True)
             out["slope"] = gradient.norm(dim=-1)
-        out["absorbing"] = self.absorbing_logit
+        # Several learners take a parameter that is an output itself for one that has no gradient.
+        out["absorbing"] = self.absorbing_logit.clone()
         return out
 
     def _pairs(self, observations: Tensor, actions: Tensor) -> Tensor:
