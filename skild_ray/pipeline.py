@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, get_args
 
+from skild_ray.algorithms.earlier_runs import REPLAY_FILE, open_earlier
+from skild_ray.algorithms.prior_data import PriorDataConfig
 from skild_ray.algorithms.registry import last_stage, spec_of
 from skild_ray.algorithms.stored_transitions import load_transitions, transitions_fingerprint
-from skild_ray.algorithms.train import train_downstream
+from skild_ray.algorithms.train import algorithm_config, train_downstream
 from skild_ray.cluster import connect
 from skild_ray.config import Experiment, Rewards, load_experiment, to_yaml
 from skild_ray.data.trajectories import Trajectories
@@ -27,7 +29,15 @@ from skild_ray.runs.fingerprint import fingerprint
 from skild_ray.runs.folder import run_folder, work_folder
 from skild_ray.runs.lock import locked
 from skild_ray.runs.reuse import changed_settings, differences, require_replaceable, settings_of
-from skild_ray.stages import DEMONSTRATIONS, OFFLINE, DataKind, Stage, command_name, train_command
+from skild_ray.stages import (
+    DEMONSTRATIONS,
+    OFFLINE,
+    SKILL_PRIOR,
+    DataKind,
+    Stage,
+    command_name,
+    train_command,
+)
 from skild_ray.tracking import Tracking
 
 logger = logging.getLogger(__name__)
@@ -134,6 +144,8 @@ class Run:
         """Every stage that is needed, in order; the artifact of the last. Raises as `train`."""
         last = last_stage(self.experiment)
         stages = [*last.inputs, last.name]
+        for path in self.experiment.algorithm.replayed_runs:  # before anything is trained
+            open_earlier(path, self.experiment.environment, over_skills=SKILL_PRIOR.name in last.inputs)
         with locked(run_folder(self.experiment)):
             self._unchecked = [*stages]
             return [self._train(stage) for stage in stages][-1]
@@ -266,9 +278,20 @@ class Run:
         return fingerprint(stage, problem_of(stage).version, settings, hashes)
 
     def direct_data(self) -> dict[str, str]:
-        """Fingerprint of the data of each kind, with their rewards, that stage 4 learns from directly."""
-        replayed = self.experiment.algorithm.replayed
-        return {kind: self._transitions_of(kind, rewards) for kind, rewards in replayed.items()}
+        """Fingerprint of all that stage 4 learns from directly: data of each kind, with their rewards, and replays.
+
+        Raises:
+            SkildError: see `load_transitions` and `PriorDataConfig.earlier_runs`.
+        """
+        algorithm = self.experiment.algorithm
+        found: dict[str, str] = {
+            kind: self._transitions_of(kind, rewards) for kind, rewards in algorithm.replayed.items()
+        }
+        if algorithm.replayed_runs:
+            config = algorithm_config(self.experiment)
+            assert isinstance(config, PriorDataConfig)
+            found |= {str(run.path): run.record["sha256"][REPLAY_FILE] for run in config.earlier_runs()}
+        return found
 
     def _transitions_of(self, kind: DataKind, rewards: Rewards) -> str:
         experiment = self.experiment

@@ -1,7 +1,7 @@
 """Algorithms that start from artifacts of the offline stages, and those whose decisions are skills."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,10 +10,11 @@ from gymnasium.spaces import Box
 
 from skild_ray.algorithms.off_policy_config import Makers, OffPolicyConfig
 from skild_ray.algorithms.pretrained import load_decoder
+from skild_ray.algorithms.registry import spec_of
 from skild_ray.config import Experiment
 from skild_ray.envs.lockstep import LockstepVectorEnv
 from skild_ray.envs.skill_env import SkillVectorEnv
-from skild_ray.runs.artifacts import Artifact, open_artifact
+from skild_ray.runs.artifacts import Artifact, open_artifact, open_inputs
 from skild_ray.runs.folder import run_folder
 from skild_ray.stages import SKILL_PRIOR
 
@@ -35,7 +36,9 @@ class PretrainedConfig(OffPolicyConfig):
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        return super().from_record(record).pretrained(run_dir=record["run_dir"])
+        config = super().from_record(record)
+        config.run_dir = record["run_dir"]
+        return config
 
     @property
     def record(self) -> dict[str, Any]:
@@ -46,9 +49,23 @@ class PretrainedConfig(OffPolicyConfig):
         self.run_dir = str(Path(os.path.expanduser(run_dir)).resolve())
         return self
 
+    @property
+    def input_stages(self) -> Sequence[str]:
+        """Names of the stages that it starts from, with these settings."""
+        return spec_of(self.settings.type).stage(self.settings).inputs
+
+    @property
+    def inputs(self) -> Sequence[Artifact]:
+        """The artifacts of those stages, checked to belong together.
+
+        Raises:
+            ArtifactError: see `open_inputs`.
+        """
+        return open_inputs(Path(self.run_dir or ""), self.input_stages)
+
     def validate(self) -> None:
         super().validate()
-        if self.run_dir is None:
+        if self.input_stages and self.run_dir is None:
             raise ValueError(f"{type(self).__name__} needs .pretrained(run_dir=DIR)")
 
     @property

@@ -7,13 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 
+from skild_ray.algorithms.earlier_runs import earlier_transitions, open_earlier
 from skild_ray.algorithms.off_policy_config import OffPolicyConfig
 from skild_ray.algorithms.replay import Replay, draw_batches
 from skild_ray.algorithms.stored_transitions import load_transitions
 from skild_ray.algorithms.transitions import Rows, episode_rows
 from skild_ray.config import Experiment, Source
 from skild_ray.generation.sources import named_sources
+from skild_ray.runs.artifacts import Artifact
 from skild_ray.stages import DEMONSTRATIONS, TASK_AGNOSTIC, DataKind
+
+REPLAYS = "replays"
+"""Name of the prior data that earlier runs collected, beside the kinds of stored data."""
 
 
 class PriorData(NamedTuple):
@@ -28,7 +33,8 @@ class PriorData(NamedTuple):
 class PriorDataConfig(OffPolicyConfig):
     """Configuration of an algorithm that reads stored data of its experiment: demonstrations, task-agnostic data, both.
 
-    Its settings say by `replayed` which of them it learns from, and whether it needs their rewards.
+    Its settings say by `replayed` which of them it learns from, and whether it needs their rewards, and by
+    `replayed_runs` from which earlier runs' replays.
     """
 
     def __init__(self, algo_class: type | None = None) -> None:
@@ -84,18 +90,40 @@ class PriorDataConfig(OffPolicyConfig):
             remedy=self.settings.without_rewards,
         )
 
-    def prior_data_experience(self, shares: Mapping[DataKind, float], **arguments: Any) -> "PriorDataExperience":
-        """The policy's own transitions beside those of every kind of prior data that has a share in the batches.
+    def earlier_runs(self) -> Sequence[Artifact]:
+        """Stage 4 of each of the `replayed_runs`.
+
+        Raises:
+            ArtifactError: see `open_earlier`.
+        """
+        return [open_earlier(path, self.low_level, over_skills=False) for path in self.settings.replayed_runs]
+
+    def prior_data_experience(
+        self, shares: Mapping[DataKind, float], replay_share: float = 0.0, **arguments: Any
+    ) -> "PriorDataExperience":
+        """The policy's own transitions beside every kind of prior data that is `replayed`, and those of earlier runs.
 
         Args:
             shares: of every batch.
+            replay_share: of every batch, of all earlier runs together.
             arguments: see `PriorDataExperience` and `Replay`.
+
+        Raises:
+            SkildError: see `load_transitions` and `earlier_runs`.
         """
-        observations, decisions = self.spaces()
+        dims = [space.shape[0] for space in self.spaces()]
+        earlier = [rows for artifact in self.earlier_runs() for rows in earlier_transitions(artifact, *dims)]
+        prior: dict[str, PriorData] = {
+            kind: PriorData(self.transitions(kind), share)
+            for kind, share in shares.items()
+            if kind in self.settings.replayed
+        }
+        if earlier:
+            prior[REPLAYS] = PriorData(earlier, replay_share)
         return self.experience_class(
-            {kind: PriorData(self.transitions(kind), share) for kind, share in shares.items() if share},
-            observation_dim=observations.shape[0],
-            action_dim=decisions.shape[0],
+            prior,
+            observation_dim=dims[0],
+            action_dim=dims[1],
             seed=self.seed or 0,
             horizon=self.horizon,
             **arguments,

@@ -20,6 +20,7 @@ ALGORITHMS: Mapping[str, str] = {
     "skild_reference": "skild_ray.algorithms.skild.reference_settings:SPEC",
     "bc": "skild_ray.algorithms.cloning.settings:SPEC",
     "skill_bc": "skild_ray.algorithms.cloning.settings:OVER_SKILLS",
+    "dac": "skild_ray.algorithms.dac.settings:SPEC",
     "qc": "skild_ray.algorithms.qc.settings:SPEC",
     "rlpd": "skild_ray.algorithms.rlpd.settings:SPEC",
     "rlpd_skills": "skild_ray.algorithms.rlpd.settings:OVER_SKILLS",

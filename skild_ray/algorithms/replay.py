@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 Rows = Mapping[str, NDArray]
 
+TRANSITION = ("obs", "next_obs", "actions", "rewards", "k", "terminated")
+"""Columns of a transition as it is stored."""
+
 
 def draw_batches(
     sources: Sequence[tuple["Replay", int]], updates: int, names: Sequence[str] | None = None
@@ -37,6 +40,18 @@ def learner_shares(column: NDArray, updates: int, learners: int) -> NDArray:
     """
     dealt = column.reshape(updates, -1, learners, *column.shape[1:])
     return np.ascontiguousarray(np.moveaxis(dealt, 2, 0)).reshape(column.shape)
+
+
+def episodes_of(recent: Rows) -> list[dict[str, NDArray]]:
+    """The transitions of each episode, in order, of what `Replay.recent` gave."""
+    following = recent["following"].tolist()
+    episode = list(range(len(following)))  # a name for each: the row of its first transition
+    for row, later in enumerate(following):
+        if later >= 0:
+            episode[later] = episode[row]
+    order = np.argsort(episode, kind="stable")
+    ends = np.flatnonzero(np.diff(np.array(episode)[order])) + 1
+    return [{name: recent[name][rows] for name in TRANSITION} for rows in np.split(order, ends)]
 
 
 class Replay:
@@ -90,6 +105,7 @@ class Replay:
         }
         for name in ("rewards", "gamma", "terminated"):
             self._data[name] = np.zeros(capacity, np.float32)
+        self._data["k"] = np.zeros(capacity, np.int32)
         self._data["following"] = np.full(capacity, -1, np.int64)
         self._added = 0
         self._tails: dict[str, int] = {}
@@ -176,18 +192,19 @@ class Replay:
             returns[row] += gamma[row] * returns[rows["following"][row]]
         return float(np.abs(returns).max())
 
-    def sample_observations(self, size: int) -> NDArray:
-        """States [size, observation_dim] drawn as those of `sample` are."""
-        return self._data["obs"][self._rng.integers(len(self), size=size)]
+    def sample_columns(self, size: int, *names: str) -> list[NDArray]:
+        """What is stored, by name, of `size` transitions that are drawn as those of `sample` are."""
+        rows = self._rng.integers(len(self), size=size)
+        return [self._data[name][rows] for name in names]
 
     def recent(self, limit: int | None = None) -> dict[str, NDArray]:
-        """Observations, actions, rewards and termination flags, oldest first; at most the last `limit`.
+        """Transitions, oldest first; at most the last `limit`: obs, next_obs, actions, rewards, terminated, k.
 
-        `following` is the row of an episode's next transition, -1 where there is none.
+        `following` is the row of an episode's next transition, -1 where there is none. `episodes_of` reverses this.
         """
         size = len(self) if limit is None else min(limit, len(self))
         places = self._places(size)
-        rows = {name: self._data[name][places] for name in ("obs", "actions", "rewards", "terminated")}
+        rows = {name: self._data[name][places] for name in TRANSITION}
         following = self._data["following"][places]
         rows["following"] = np.where(following < 0, -1, (following - (self._added - size)) % self.capacity)
         return rows

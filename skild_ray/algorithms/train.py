@@ -14,6 +14,7 @@ from ray.tune import PlacementGroupFactory
 from torch import Tensor
 
 from skild_ray.algorithms.checkpoints import restore_newest, save_checkpoint
+from skild_ray.algorithms.earlier_runs import REPLAY_FILE
 from skild_ray.algorithms.off_policy import OffPolicy
 from skild_ray.algorithms.off_policy_config import OffPolicyConfig
 from skild_ray.algorithms.registry import last_stage, spec_of
@@ -32,7 +33,6 @@ from skild_ray.tracking import MetricsRow, Series, Tracking
 
 logger = logging.getLogger(__name__)
 
-REPLAY_FILE = "replay.npz"
 EPISODE_METRICS = ("success", "subtasks_solved", "episode_return", "episode_env_steps")
 
 

@@ -1,6 +1,6 @@
 """Stage 4: what the settings of all algorithms have in common."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -36,6 +36,11 @@ class AlgorithmSettings(Section):
     def without_rewards(self) -> str:
         """How to learn from transitions that have no rewards, for messages; empty if nothing of the kind is offered."""
         return ""
+
+    @property
+    def replayed_runs(self) -> Sequence[str]:
+        """The folders of the runs whose replays stage 4 learns from, too."""
+        return ()
 
     def fixed(self, name: str) -> str | None:
         """Why the setting of this name cannot change in the course of a run; None if it can.

@@ -20,8 +20,7 @@ from skild_ray.algorithms.train import input_artifacts
 from skild_ray.config import Environment, EvaluationSettings, Experiment
 from skild_ray.envs.scaled_actions import ActionMap
 from skild_ray.errors import ArtifactError
-from skild_ray.runs.artifacts import RECORD_FILE, open_artifact, require_input, stage_names
-from skild_ray.stages import OFFLINE
+from skild_ray.runs.artifacts import finished_last_stages, open_artifact, require_input
 
 Which = Literal["trained", "initial", "posterior"]
 """The policy as it is, as training started with it, or the skill posterior as stage 2 left it (behavioural cloning)."""
@@ -70,13 +69,6 @@ class Agent:
             which: replace(self, config=config, module=config.build_module(), env_steps=0)
             for which, config in found.items()
         }
-
-
-def finished_last_stages(path: Path) -> list[Path]:
-    """The folders of finished last stages at `path`: that one, or those of a run; mostly one, maybe none."""
-    if (path / RECORD_FILE).exists():
-        return [] if path.name in OFFLINE else [path]
-    return [path / name for name in stage_names(path) if name not in OFFLINE]
 
 
 def load_agent(path: str | Path) -> Agent:

@@ -1,4 +1,6 @@
-"""The demonstration discriminator D(s) and its loss (section 4.2 of the paper, demonstration support)."""
+"""The demonstration discriminator D(s), its loss (section 4.2 of the paper, demonstration support) and its reward."""
+
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,3 +33,24 @@ def discriminator_loss(positive: Tensor, negative: Tensor, smoothing: float) -> 
     labels = torch.full_like(logits, smoothing)
     labels[: len(positive)] = 1 - smoothing
     return functional.binary_cross_entropy_with_logits(logits, labels)
+
+
+class RewardSettings(Protocol):
+    """The settings of an algorithm whose reward is the discriminator's."""
+
+    @property
+    def discriminator_reward(self) -> Literal["logit", "log_d"]: ...
+
+    @property
+    def discriminator_reward_min(self) -> float: ...
+
+    @property
+    def discriminator_reward_max(self) -> float: ...
+
+
+def discriminator_reward(settings: RewardSettings, logits: Tensor) -> Tensor:
+    """r_D of logits d = log D - log(1 - D), clipped: d itself, positive where a state looks like a demonstration, or
+    log D, which is never positive and so never pays for staying.
+    """
+    reward = logits if settings.discriminator_reward == "logit" else functional.logsigmoid(logits)
+    return reward.clamp(settings.discriminator_reward_min, settings.discriminator_reward_max)

@@ -11,13 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from skild_ray.errors import ArtifactError, ConfigError
 from skild_ray.evaluation import aggregates
-from skild_ray.evaluation.agent import Which, finished_last_stages
+from skild_ray.evaluation.agent import Which
 from skild_ray.evaluation.results import LABELS, Evaluation, Summary, read_evaluation
 from skild_ray.evaluation.statistics import FEWEST, Interval, bootstrap_mean, in_words
 from skild_ray.report.curves import Metrics, read_metrics
 from skild_ray.report.figures import colour, line_styles, new_axes, to_svg
 from skild_ray.report.page import standalone
-from skild_ray.runs.artifacts import open_artifact, writable
+from skild_ray.runs.artifacts import finished_last_stages, open_artifact, writable
 
 FIGURE_SIZE = (6.6, 3.4)
 

@@ -8,8 +8,8 @@ import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 
+from skild_ray.algorithms.earlier_runs import REPLAY_FILE
 from skild_ray.algorithms.pretrained import Pretrained, load_discriminator, load_head
-from skild_ray.algorithms.train import REPLAY_FILE
 from skild_ray.config import Experiment
 from skild_ray.errors import ArtifactError, ConfigError
 from skild_ray.evaluation.agent import Agent, load_agent

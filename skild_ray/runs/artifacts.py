@@ -121,6 +121,13 @@ def stage_names(run_dir: Path) -> list[str]:
     return [name for name in OFFLINE if name in found] + sorted(found - OFFLINE.keys())
 
 
+def finished_last_stages(path: Path) -> list[Path]:
+    """The folders of finished last stages at `path`: that one, or those of a run; mostly one, maybe none."""
+    if (path / RECORD_FILE).exists():
+        return [] if path.name in OFFLINE else [path]
+    return [path / name for name in stage_names(path) if name not in OFFLINE]
+
+
 def _altered(path: Path, record: Mapping[str, Any]) -> list[str]:
     """Names of the files that do not have the hash in the record."""
     return [name for name, known in record["sha256"].items() if file_hash(path / name) != known]

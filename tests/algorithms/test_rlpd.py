@@ -342,6 +342,23 @@ def test_half_of_every_batch_are_demonstrations(
         algo.stop()
 
 
+def test_a_finished_run_is_prior_data(finished: tuple[Experiment, Callable[..., list[str]]], tmp_path: Path) -> None:
+    experiment, _ = finished
+    changes = {"replays": [str(run_folder(experiment))], "replay_share": 0.25, "demonstration_share": 0.25}
+    algo = _algo(_rlpd(tmp_path, total_env_steps=200, warmup_env_steps=200, **changes))
+    try:
+        while not algo.finished:
+            algo.train()
+        drawn = algo.experience.draw(4, 32)["obs"].reshape(4, 32, 2)
+        with np.load(run_folder(experiment) / "rlpd" / "replay.npz") as file:
+            known = {state.tobytes() for state in file["obs"]}
+        for batch in drawn:
+            from_there = [state.tobytes() in known for state in batch]
+            assert all(from_there[8:16]) and not all(from_there[:8]) and not all(from_there[16:])
+    finally:
+        algo.stop()
+
+
 def test_targets_of_both_halves_look_n_steps_ahead(
     finished: tuple[Experiment, Callable[..., list[str]]], tmp_path: Path
 ) -> None:

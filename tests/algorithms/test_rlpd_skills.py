@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +20,17 @@ from skild_ray.errors import ArtifactError
 from skild_ray.generation.sources import stored_sources
 from skild_ray.runs.artifacts import open_artifact
 from skild_ray.runs.folder import run_folder
-from skild_ray.stages import DEMONSTRATIONS, SKILL_PRIOR, TASK_AGNOSTIC
+from skild_ray.stages import DEMONSTRATIONS, SKILL_POSTERIOR, SKILL_PRIOR, TASK_AGNOSTIC
 
 SETTINGS = {"type": "rlpd_skills", "hidden": 16, "layers": 2, "critics": 3, "batch_size": 32, "warmup_env_steps": 200}
 SETTINGS |= {"demonstration_share": 0.25, "updates_per_env_step": 0.1, "synchronous": True, "total_env_steps": 1_000}
+
+
+def _with(experiment: Experiment, **changes: Any) -> Experiment:
+    """With other settings of the algorithm."""
+    return experiment.model_copy(
+        update={"algorithm": SkillRLPDSettings.model_validate(experiment.algorithm.model_dump() | changes)}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +60,31 @@ def test_the_policy_starts_as_the_prior_within_the_bound(experiment: Experiment)
     torch.testing.assert_close(sampled, 3.5 * torch.tanh(prior.sample() / 3.5))
 
 
-def test_it_needs_the_skill_prior_and_no_demonstrations() -> None:
+@pytest.mark.parametrize("changes", [{"policy_init": "posterior"}, {"choose_by_q": True}])
+def test_the_policy_starts_as_the_posterior_or_takes_its_mean_by_q(
+    experiment: Experiment, changes: dict[str, Any]
+) -> None:
+    module = algorithm_config(_with(experiment, **changes)).build_module()
+    if "choose_by_q" in changes:
+        module.target_critics.biases[-1].data.zero_()
+        module.target_critics.weights[-1].data.zero_()
+    states = torch.randn(50, 2)
+    prior, posterior = (
+        3.5 * torch.tanh(load_head(open_artifact(run_folder(experiment), stage.name))(states).mean / 3.5)
+        for stage in (SKILL_PRIOR, SKILL_POSTERIOR)
+    )
+    expected = prior if "choose_by_q" in changes else posterior
+    torch.testing.assert_close(module.forward_inference({"obs": states})["actions"], expected)
+    if "choose_by_q" in changes:
+        torch.testing.assert_close(module.cloned_actions(states), posterior)
+
+
+def test_what_it_needs_follows_from_the_settings() -> None:
     settings = SkillRLPDSettings()
     assert settings.replayed == {TASK_AGNOSTIC: "with rewards"}
     assert spec_of(settings.type).stage(settings).inputs == (SKILL_PRIOR.name,)
+    for changed in (SkillRLPDSettings(policy_init="posterior"), SkillRLPDSettings(choose_by_q=True)):
+        assert spec_of(changed.type).stage(changed).inputs == (SKILL_PRIOR.name, SKILL_POSTERIOR.name)
 
 
 def test_prior_data_are_skills_by_the_encoder(experiment: Experiment) -> None:
@@ -78,7 +107,7 @@ def _finish(algo: SkillRLPD) -> None:
 
 
 def test_a_run_and_its_resumption(experiment: Experiment, tmp_path: Path) -> None:
-    algo = algorithm_config(experiment).build_algo()
+    algo = algorithm_config(_with(experiment, policy_init="posterior", choose_by_q=True)).build_algo()
     assert isinstance(algo, SkillRLPD)
     restored = None
     try:
@@ -104,8 +133,9 @@ def test_a_run_and_its_resumption(experiment: Experiment, tmp_path: Path) -> Non
         assert equal(module_weights(algo), module_weights(restored))
         state = restored.experience.get_state()
         restored.config.require_inputs(state)
-        with pytest.raises(ArtifactError, match="the checkpoint"):
-            restored.config.require_inputs({"inputs": {SKILL_PRIOR.name: "another"}})
+        for stage in (SKILL_PRIOR, SKILL_POSTERIOR):
+            with pytest.raises(ArtifactError, match="the checkpoint"):
+                restored.config.require_inputs({"inputs": state["inputs"] | {stage.name: "another"}})
     finally:
         algo.stop()
         if restored:

@@ -12,10 +12,10 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from torch import Tensor
 
 from skild_ray.algorithms.replay import Replay
-from skild_ray.algorithms.skild.losses import discriminator_reward
 from skild_ray.algorithms.skild.settings import SkiLDSettings
 from skild_ray.algorithms.skild.skild_learner import SkiLDTorchLearner
 from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
+from skild_ray.models.discriminator import discriminator_reward
 
 Make = Callable[..., SkiLDTorchLearner]
 Batch = dict[str, Tensor]

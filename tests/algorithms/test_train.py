@@ -87,6 +87,7 @@ def test_published_artifact(
     assert all("nan" not in (row["success"], row.get("episode_return")) for row in rows)
     replay = np.load(artifact.path / "replay.npz")
     assert len(replay["obs"]) == len(replay["rewards"]) == artifact.facts["decisions"]
+    assert replay["k"].sum() == artifact.facts["env_steps"]
     make_module(run_dir=run_folder(experiment)).load_state_dict(artifact.weights())
     (checkpoint,) = (run_folder(experiment) / ".work" / "demo_rl-f").iterdir()
     assert int(checkpoint.name.removeprefix("checkpoint_")) == artifact.facts["env_steps"]

@@ -10,13 +10,19 @@ where it terminates). With a_i' ~ pi(s_i), a~ ~ pi(s_0), and the target entropy 
     policy      = alpha log pi(a~|s_0) - 1/E sum_j Q_j(s_0, a~)
     temperature = alpha (-log pi(a~|s_0) - H)
 
-M is drawn for each update. Policy and temperature are updated once in several updates of the critics. Rewards of a walk
+M is drawn for each update. With `choose_by_q` (Hu, Mirchandani and Sadigh, "Imitation Bootstrapped Reinforcement
+Learning", RSS 2024) a_n' is the better one of a' ~ pi(s_n) and the decision c of the cloned policy,
+
+    a_n'        = argmax_{a in {a', c}} min_{j in M'} Q'_j(s_n, a)
+
+with M' drawn apart from M. Policy and temperature are updated once in several updates of the critics. Rewards of a walk
 are not corrected for the policy that chose its actions; its entropies are those of the current policy.
 """
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -60,3 +66,17 @@ def rlpd_losses(batch: Mapping[str, Tensor], out: Mapping[str, Tensor], target_e
         policy = (alpha.detach() * out["log_pi"] - out["q_policy"]).mean()
         temperature = alpha * (-out["log_pi"].detach().mean() - target_entropy)
     return Update(RLPDLosses((out["q"] - target).square().mean(), policy, temperature), target)
+
+
+def better_decisions(candidates: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """The better one of two decisions in each state, the first where they are equally good.
+
+    Args:
+        candidates: [2, B, D].
+        values: Q of each, [2, B].
+
+    Returns:
+        The decisions [B, D], and 1 where the second is better, else 0 [B].
+    """
+    second = values[1] > values[0]
+    return torch.where(second[:, None], candidates[1], candidates[0]), second.to(values.dtype)

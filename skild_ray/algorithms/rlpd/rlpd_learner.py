@@ -1,7 +1,7 @@
 """How the losses of RLPD are applied: optimisers, target networks, metrics."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ class RLPDTorchLearner(LossesLearner):
 
     Where the policy is not updated, its parameters and alpha have no gradient, and their optimisers leave them alone.
     """
+
+    reward_name: ClassVar[str] = "env_reward"
+    """Name of the metric that is the mean of the returns."""
 
     _latest_of_policy: Latest | None = None
     """The last update of the policy, until it is logged."""
@@ -73,8 +76,10 @@ class RLPDTorchLearner(LossesLearner):
             "q_2": out["q"][-1].mean(),
             "q_spread": out["q"].std(0).mean(),
             "q_target": update.target.mean(),
-            "env_reward": batch["returns"].mean(),
+            self.reward_name: batch["returns"].mean(),
         }
+        if "cloned" in out:
+            values["cloned"] = out["cloned"].mean()
         if self._latest_of_policy is not None:
             _, _, out, update = self._latest_of_policy
             values |= {

@@ -1,20 +1,31 @@
 """RLPD's settings, and what the program knows of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from skild_ray.algorithms.registry import AlgorithmSpec
 from skild_ray.config.algorithm import AlgorithmSettings, Rewards
-from skild_ray.stages import DEMONSTRATIONS, SKILL_PRIOR, TASK_AGNOSTIC, DataKind, Stage
+from skild_ray.stages import (
+    BEHAVIOURAL_CLONING,
+    DEMONSTRATIONS,
+    SKILL_POSTERIOR,
+    SKILL_PRIOR,
+    TASK_AGNOSTIC,
+    DataKind,
+    Stage,
+)
 
 
 class RLPDSettings(AlgorithmSettings):
-    """RLPD on the environment's own actions: a baseline without skills, which needs no other stage.
+    """RLPD on the environment's own actions: a baseline without skills, which needs no other stage by default.
 
     Prior data, as they were executed and with the task's rewards, are in replays of their own. Every field is also an
     argument of `RLPDConfig.training()`.
+
+    `policy_init: cloned` is BC + RL, and `choose_by_q` is IBRL (Hu, Mirchandani and Sadigh, "Imitation Bootstrapped
+    Reinforcement Learning", RSS 2024). Both need the stage `behavioural_cloning`.
     """
 
     type: Literal["rlpd"] = "rlpd"
@@ -43,8 +54,20 @@ class RLPDSettings(AlgorithmSettings):
     task_agnostic_share: float = Field(
         0.0, ge=0, lt=1, description="share of every batch drawn from the task-agnostic data, with the task's rewards"
     )
+    replays: list[str] = Field(
+        [], description="folders of finished runs in the same environment, whose replays are prior data, too"
+    )
+    replay_share: float = Field(0.0, ge=0, lt=1, description="share of every batch drawn from them")
     shares_annealed_over: int | None = Field(
-        None, gt=0, description="environment steps in which both shares fall to 0, linearly; default: they are constant"
+        None, gt=0, description="environment steps in which all shares fall to 0, linearly; default: they are constant"
+    )
+    policy_init: Literal["random", "cloned"] = Field(
+        "random", description="cloned: training starts from the policy of behavioural cloning, and takes its form"
+    )
+    choose_by_q: bool = Field(
+        False,
+        description="whether the cloned policy's mean decision takes the place of the policy's where its Q is larger: "
+        "in acting, evaluation included, and in the targets",
     )
     updates_per_env_step: float = Field(1.0, gt=0, description="of the critics; 20 as published, on a GPU")
     critic_updates_per_policy_update: int = Field(
@@ -63,6 +86,20 @@ class RLPDSettings(AlgorithmSettings):
         return {kind: "with rewards" for kind, share in self.shares.items() if share}
 
     @property
+    def replayed_runs(self) -> Sequence[str]:
+        return self.replays
+
+    @property
+    def imitates(self) -> bool:
+        """Whether it needs a cloned policy."""
+        return self.choose_by_q or self.policy_init in ("cloned", "posterior")
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the stages that it starts from."""
+        return (BEHAVIOURAL_CLONING.name,) if self.imitates else ()
+
+    @property
     def draws_subset(self) -> bool:
         """Whether an update bootstraps from some of the target critics only."""
         return self.critic_subset < self.critics
@@ -73,14 +110,24 @@ class RLPDSettings(AlgorithmSettings):
 
     @model_validator(mode="after")
     def _some_experience_of_its_own(self) -> Self:
-        if sum(self.shares.values()) >= 1:
-            raise ValueError("demonstration_share and task_agnostic_share must leave room for the policy's transitions")
+        if sum(self.shares.values()) + self.replay_share >= 1:
+            raise ValueError(
+                "demonstration_share, task_agnostic_share and replay_share must leave room for the policy's transitions"
+            )
+        if bool(self.replays) != bool(self.replay_share):
+            raise ValueError("replays and replay_share need each other")
         return self
 
     @model_validator(mode="after")
     def _subset_of_ensemble(self) -> Self:
         if self.critic_subset > self.critics:
             raise ValueError(f"critic_subset {self.critic_subset} is more than the {self.critics} critics there are")
+        return self
+
+    @model_validator(mode="after")
+    def _entropy_of_the_policy_alone(self) -> Self:
+        if self.choose_by_q and self.backup_entropy:
+            raise ValueError("choose_by_q has no entropy to back up: a cloned decision is none of the policy's")
         return self
 
 
@@ -91,6 +138,9 @@ class SkillRLPDSettings(RLPDSettings):
     A decision is a skill z of up to H environment steps. Prior data become transitions of skills by the encoder's mean.
     The policy starts as the skill prior, which therefore collects the warm-up; SUPE's is random after such a warm-up.
     Every field is also an argument of `SkillRLPDConfig.training()`.
+
+    The cloned policy over skills is the skill posterior. With `policy_init: posterior`, two critics and no prior data
+    this is SkillBC + SAC, a baseline of SkiLD's paper.
     """
 
     type: Literal["rlpd_skills"] = "rlpd_skills"  # type: ignore[assignment]
@@ -98,6 +148,9 @@ class SkillRLPDSettings(RLPDSettings):
         0.99, gt=0, le=1, description="gamma of a full skill; one cut after k steps has gamma^(k/H)"
     )
     latent_bound: float = Field(3.5, gt=0, description="b of the executed skill z = b tanh(u/b), u ~ pi")
+    policy_init: Literal["prior", "posterior"] = Field(  # type: ignore[assignment]
+        "prior", description="the policy that training starts from"
+    )
     initial_temperature: float = Field(0.05, gt=0, description="alpha at the start; 1 in SUPE's kitchen")
     target_entropy: float | None = Field(
         None, description="of z / b, in nats; default: -1/2 for each dimension of a skill"
@@ -114,6 +167,10 @@ class SkillRLPDSettings(RLPDSettings):
     def without_rewards(self) -> str:
         return "algorithm.type: supe learns without them, by algorithm.relabel: pred or min"
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (SKILL_PRIOR.name, SKILL_POSTERIOR.name) if self.imitates else (SKILL_PRIOR.name,)
+
 
 SPEC = AlgorithmSpec(
     settings=RLPDSettings,
@@ -121,6 +178,7 @@ SPEC = AlgorithmSpec(
     stage=lambda settings: Stage(
         "rlpd",
         "RLPD",
+        inputs=settings.inputs,
         summary="Reinforcement learning with prior data, without skills",
         because="algorithm.type is rlpd",
     ),
@@ -132,7 +190,7 @@ OVER_SKILLS = AlgorithmSpec(
     stage=lambda settings: Stage(
         "rlpd_skills",
         "RLPD over skills",
-        inputs=(SKILL_PRIOR.name,),
+        inputs=settings.inputs,
         summary="Reinforcement learning over skills with prior data",
         because="algorithm.type is rlpd_skills",
     ),

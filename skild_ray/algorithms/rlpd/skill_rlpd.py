@@ -1,21 +1,21 @@
 """RLPD over skills as an RLlib algorithm: its configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
+from skild_ray.algorithms.earlier_runs import open_earlier
 from skild_ray.algorithms.off_policy import OffPolicy
 from skild_ray.algorithms.over_skills import SkillConfig
 from skild_ray.algorithms.pretrained import load_skill_model
-from skild_ray.algorithms.prior_data import PriorDataExperience
 from skild_ray.algorithms.rlpd.rlpd import RLPDConfig
 from skild_ray.algorithms.rlpd.rlpd_rl_module import SkillRLPDTorchRLModule
 from skild_ray.algorithms.rlpd.settings import SkillRLPDSettings
 from skild_ray.algorithms.stored_transitions import skill_rows
 from skild_ray.algorithms.transitions import Rows
 from skild_ray.algorithms.typing import takes
-from skild_ray.runs.artifacts import require_hash
+from skild_ray.runs.artifacts import Artifact, require_hash
 from skild_ray.stages import DataKind
 
 
@@ -51,16 +51,21 @@ class SkillRLPDConfig(SkillConfig, RLPDConfig):
         model = load_skill_model(self.skill_prior)
         return [part for rows in super().transitions(kind) for part in skill_rows(rows, model, self.horizon)]
 
-    def prior_data_experience(self, shares: Mapping[DataKind, float], **arguments: Any) -> PriorDataExperience:
-        prior = self.skill_prior
-        return super().prior_data_experience(shares, inputs={prior.stage: prior.model_hash}, **arguments)
+    def earlier_runs(self) -> Sequence[Artifact]:
+        """Stage 4 of each of the `replayed_runs`, over skills of the same skill prior.
 
-    def require_inputs(self, experience: Mapping[str, Any]) -> None:
-        require_hash("the checkpoint", experience["inputs"], self.skill_prior, "restore that one, or train again")
+        Raises:
+            ArtifactError: see `open_earlier`; or one was collected with another skill prior.
+        """
+        found = [open_earlier(path, self.low_level, over_skills=True) for path in self.settings.replayed_runs]
+        for artifact in found:
+            remedy = "name a run with this one's skill prior in algorithm.replays"
+            require_hash(str(artifact.path), artifact.record["inputs"], self.skill_prior, remedy)
+        return found
 
     def without_rl(self) -> Mapping[str, Self]:
-        """The policy that training starts from: the skill prior."""
-        return {"initial": self}
+        """The policy that training starts from: the skill prior, or the posterior."""
+        return {"initial": self.unchosen()}
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         return RLModuleSpec(module_class=SkillRLPDTorchRLModule)

@@ -34,10 +34,10 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skild_ray.algorithms.skild.settings import SkiLDSettings
-from skild_ray.models.discriminator import discriminator_loss
+from skild_ray.models.discriminator import discriminator_loss, discriminator_reward
 
 
 class SkiLDLosses(NamedTuple):
@@ -65,14 +65,6 @@ class Update(NamedTuple):
     """sum_i w_i r~_i, [B]."""
     target: Tensor
     """y, [B]."""
-
-
-def discriminator_reward(settings: SkiLDSettings, logits: Tensor) -> Tensor:
-    """r_D of logits d = log D - log(1 - D), clipped: d itself, positive where a state looks like a demonstration, or
-    log D, which is never positive and so never pays for staying.
-    """
-    reward = logits if settings.discriminator_reward == "logit" else nn.functional.logsigmoid(logits)
-    return reward.clamp(settings.discriminator_reward_min, settings.discriminator_reward_max)
 
 
 def skild_losses(

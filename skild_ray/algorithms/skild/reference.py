@@ -17,7 +17,7 @@ from torch import Tensor
 
 from skild_ray.algorithms.off_policy_config import Makers
 from skild_ray.algorithms.pretrained import load_decoder
-from skild_ray.algorithms.skild.losses import Update, discriminator_reward, skild_losses
+from skild_ray.algorithms.skild.losses import Update, skild_losses
 from skild_ray.algorithms.skild.reference_settings import ReferenceSettings
 from skild_ray.algorithms.skild.settings import SkiLDSettings
 from skild_ray.algorithms.skild.skild import SkiLD, SkiLDConfig
@@ -26,6 +26,7 @@ from skild_ray.algorithms.skild.skild_learner import SkiLDTorchLearner
 from skild_ray.algorithms.skild.skild_rl_module import SkiLDTorchRLModule
 from skild_ray.algorithms.transitions import Rows, episode_rows
 from skild_ray.envs.skill_env import Decoder, SkillVectorEnv
+from skild_ray.models.discriminator import discriminator_reward
 
 # --- losses ---
 

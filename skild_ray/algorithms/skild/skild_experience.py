@@ -75,7 +75,7 @@ class SkillExperience:
             rows = self._rng.integers(len(self._demonstration_states), size=updates * size)
             drawn["demonstration_states"] = self._demonstration_states[rows]
             # Not the batch's states, which may be demonstrations: to D they would be both.
-            drawn["replayed_states"] = self.replay.sample_observations(updates * size)
+            (drawn["replayed_states"],) = self.replay.sample_columns(updates * size, "obs")
         return drawn
 
     def forget_open_episodes(self) -> None:

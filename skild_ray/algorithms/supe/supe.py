@@ -46,9 +46,11 @@ class SUPEConfig(SkillRLPDConfig):
     def experience_class(self) -> type[SUPEExperience]:
         return SUPEExperience
 
-    def prior_data_experience(self, shares: Mapping[DataKind, float], **arguments: Any) -> PriorDataExperience:
-        warmup = self.pace().warmup_decisions
-        return super().prior_data_experience(shares, relabel=self.settings.relabel, warmup=warmup, **arguments)
+    def prior_data_experience(
+        self, shares: Mapping[DataKind, float], replay_share: float = 0.0, **arguments: Any
+    ) -> PriorDataExperience:
+        relabelling = {"relabel": self.settings.relabel, "warmup": self.pace().warmup_decisions}
+        return super().prior_data_experience(shares, replay_share, **relabelling, **arguments)
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         return RLModuleSpec(module_class=SUPETorchRLModule)

@@ -1,0 +1,1 @@
+"""Discriminator-actor-critic (DAC): imitation over the environment's own actions, with a discriminator's reward."""
