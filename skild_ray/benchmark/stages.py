@@ -35,12 +35,16 @@ class SharedStages:
         # The settings as well: what is made from equal data that are named otherwise is refused as an input.
         name = f"{stage}-{fingerprint(made_from, settings_of(run.experiment, stage))}"
         own, shared = run_folder(run.experiment) / stage, self._folder / name
-        with self._locks.setdefault(name, threading.Lock()), writable(shared):
+        with self._locks.setdefault(name, threading.Lock()):
             if own.is_symlink():
                 own.unlink()
-            if not shared.exists():
+            made_here = not shared.exists()
+            if made_here:
                 run.train(stage)
-                self._folder.mkdir(parents=True, exist_ok=True)
-                own.rename(shared)
-            shutil.rmtree(own, ignore_errors=True)  # of other settings, before they were changed
-            own.symlink_to(os.path.relpath(shared, own.parent), target_is_directory=True)
+            with writable(shared):
+                for folder in (own.parent, self._folder):
+                    folder.mkdir(parents=True, exist_ok=True)
+                if made_here:
+                    own.rename(shared)
+                shutil.rmtree(own, ignore_errors=True)  # of other settings, before they were changed
+                own.symlink_to(os.path.relpath(shared, own.parent), target_is_directory=True)

@@ -80,8 +80,9 @@ def test_a_benchmark_in_parts(
     code = _program(monkeypatch, folder / "tiny.yaml", "--out", folder / "results")
     said, error = capsys.readouterr()
     assert code == 1
-    assert error.startswith("error: 1 of 4 cells failed, line/broken/10 first: data.demonstrations.absent: ")
-    assert error.count("\n") == 1
+    assert error.splitlines()[-1].startswith(
+        "error: 1 of 4 cells failed, line/broken/10 first: data.demonstrations.absent: "
+    )
     assert "1 of 4 cells are finished already" in said
     assert cells["skill-BC"].file.stat().st_mtime_ns == kept
     assert "Traceback" in (cells["broken"].folder / "failure.txt").read_text()
@@ -96,7 +97,7 @@ def test_a_benchmark_in_parts(
     assert [*results] == ["SkiLD", "skill-BC", "tape"]
     assert 0 < results["SkiLD"].env_steps <= 800 and results["SkiLD"].curve.env_steps
     assert results["skill-BC"].env_steps == 0 and not results["skill-BC"].curve.env_steps
-    assert results["tape"].score_deterministic > 0 and results["tape"].score_sampled is None
+    assert results["tape"].env_steps == 0 and results["tape"].score_sampled is None
     assert {(result.episodes, result.evaluation_seed) for result in results.values()} == {(4, 2000)}
     content = json.loads(cells["SkiLD"].file.read_text())
     assert content["evaluation"]["success_rate"] == results["SkiLD"].success_deterministic
