@@ -63,7 +63,7 @@ SPEC = AlgorithmSpec(
     stage=lambda settings: Stage(
         "supe",
         "SUPE",
-        inputs=(SKILL_PRIOR.name,),
+        inputs=settings.inputs,
         summary="Reinforcement learning over skills with a bonus for novelty and relabelled prior data",
         because="algorithm.type is supe",
     ),
