@@ -8,7 +8,7 @@ from pydantic import Field
 from skild_ray.algorithms.registry import AlgorithmSpec
 from skild_ray.algorithms.rlpd.settings import SkillRLPDSettings
 from skild_ray.config.algorithm import Rewards
-from skild_ray.stages import SKILL_PRIOR, DataKind, Stage
+from skild_ray.stages import DataKind, Stage
 
 Relabel = Literal["none", "min", "pred"]
 
