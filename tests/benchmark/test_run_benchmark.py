@@ -111,6 +111,7 @@ def test_a_benchmark_in_parts(
     assert state(cells["SkiLD"]) == "begun"
     assert run_cell(cells["SkiLD"]) == results["SkiLD"]
     assert open_artifact(cells["SkiLD"].folder, "demo_rl").record == made
+    capsys.readouterr()
     _lists_and_draws_without_running(monkeypatch, capsys, folder)
 
     with pytest.raises(ConfigError, match=r"line/SkiLD/10: is finished, with demo_rl.algorithm.alpha 0.0025, not 3.0"):
