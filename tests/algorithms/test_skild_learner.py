@@ -217,14 +217,8 @@ def test_guidance_by_one_reference_alone(make_learner: Make, guidance: str, expe
 
 def _alpha_gradients(learner: SkiLDTorchLearner, kl_prior: float, kl_posterior: float, logit: float) -> list[float]:
     module = _module(learner)
-    _losses(
-        learner,
-        {
-            "kl_prior": torch.full((2,), kl_prior),
-            "kl_posterior": torch.full((2,), kl_posterior),
-            "logits": torch.full((2, 1), logit),
-        },
-    )
+    divergences = {"kl_prior": torch.full((2,), kl_prior), "kl_posterior": torch.full((2,), kl_posterior)}
+    _losses(learner, divergences | {"logits": torch.full((2, 1), logit)})
     gradients = torch.autograd.grad(learner._latest.update.losses.alphas, [module.log_alpha, module.log_alpha_q])
     return [gradient.item() for gradient in gradients]
 
@@ -258,10 +252,9 @@ def test_learned_alphas_move_in_an_update(make_learner: Make, batch: Batch) -> N
 
 def test_alphas_are_detached_in_the_policy_loss(make_learner: Make) -> None:
     learner = make_learner(learn_alphas=True)
-    module = _module(learner)
     _losses(learner, {"kl_prior": torch.ones(2, requires_grad=True)})
-    policy_loss = learner._latest.update.losses.policy
-    assert torch.autograd.grad(policy_loss, [module.log_alpha, module.log_alpha_q], allow_unused=True) == (None, None)
+    alphas = [_module(learner).log_alpha, _module(learner).log_alpha_q]
+    assert torch.autograd.grad(learner._latest.update.losses.policy, alphas, allow_unused=True) == (None, None)
 
 
 # --- imitation ---
@@ -274,8 +267,7 @@ def _gradients(learner: SkiLDTorchLearner, batch: Batch) -> tuple[float, list[Te
         module_id=DEFAULT_MODULE_ID, config=learner.config, batch=batch, fwd_out=module.forward_train(batch)
     )
     parameters = [p for p in module.parameters() if p.requires_grad]
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return loss.item(), [g if g is not None else torch.zeros_like(p) for g, p in zip(found, parameters, strict=True)]
+    return loss.item(), list(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
 
 
 @pytest.mark.parametrize("returns", [1e3, float("nan")])

@@ -357,14 +357,10 @@ def test_real_kitchen_demonstrations_are_converted_exactly(real_data: Path, tmp_
     goal = envs["d4rl"].reset(seed=0)[0][30:]
     d4rl = np.concatenate((positions, np.broadcast_to(goal, positions.shape)), axis=1)
     expected = {"franka": franka, "qpos": positions, "d4rl": d4rl}
+    last = {"timeouts": np.isin(np.arange(3304), np.cumsum([len(e.actions) for e in raw]) - 1)}
+    columns = {"actions": actions, "rewards": np.zeros(3304)}
     files = {
-        name: write_d4rl(
-            tmp_path / f"{name}.hdf5",
-            {"timeouts": np.isin(np.arange(3304), np.cumsum([len(e.actions) for e in raw]) - 1)},
-            observations=expected[name],
-            actions=actions,
-            rewards=np.zeros(3304),
-        )
+        name: write_d4rl(tmp_path / f"{name}.hdf5", last, observations=expected[name], **columns)
         for name in ("qpos", "d4rl")
     }
     for source, layouts in {HUMAN: expected, files["d4rl"]: ("qpos", "d4rl"), files["qpos"]: ("qpos", "d4rl")}.items():
@@ -397,6 +393,6 @@ def test_import_keeps_orders_and_authors(real_data: Path, tmp_path: Path, monkey
     assert "microwave, kettle, light switch, slide cabinet" in stored.storage.metadata["description"]
     assert stored.storage.metadata["algorithm_name"] == "human teleoperation"
     raw = minari.load_dataset(HUMAN)[14]
-    positions = np.r_[0:9, 18:39]
-    assert np.array_equal(stored[14].observations, raw.observations["observation"][:, positions].astype(np.float32))
+    positions = raw.observations["observation"][:, np.r_[0:9, 18:39]]
+    assert np.array_equal(stored[14].observations, positions.astype(np.float32))
     assert np.array_equal(stored[14].rewards, raw.rewards)
