@@ -9,7 +9,6 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-from omegaconf import OmegaConf
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from skild_ray.algorithms.registry import last_stage
@@ -18,9 +17,8 @@ from skild_ray.config import (
     Section,
     explain,
     load_experiment,
-    override_of,
+    overridden,
     read_mapping,
-    set_value,
     with_values,
 )
 from skild_ray.errors import ConfigError
@@ -264,15 +262,7 @@ def load_benchmark(path: str | Path, overrides: Sequence[str] = ()) -> Benchmark
     if not path.is_file():
         raise ConfigError(f"{path}: no such benchmark file")
     merged = read_mapping(path)
-    changed: dict[str, Any] = {}
-    for text in overrides:
-        key, value = override_of(text)
-        if key.partition(".")[0] in Benchmark.model_fields:
-            set_value(merged, key, value, f"--set {text}")
-        else:
-            changed[key] = value
-    plain: Any = OmegaConf.to_container(merged, resolve=True)
-    plain["set"] = {**(plain.get("set") or {}), **changed}
+    plain = overridden(merged, overrides, Benchmark)
     try:
         benchmark = Benchmark.model_validate(plain)
     except ValidationError as error:

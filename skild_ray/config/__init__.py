@@ -10,10 +10,9 @@ from skild_ray.config.data import Data, Environment, Generate, Source
 from skild_ray.config.experiment import Experiment
 from skild_ray.config.loading import (
     load_experiment,
+    overridden,
     override_experiment,
-    override_of,
     read_mapping,
-    set_value,
     to_yaml,
     with_values,
 )
@@ -55,10 +54,9 @@ __all__ = [
     "WandbSettings",
     "explain",
     "load_experiment",
+    "overridden",
     "override_experiment",
-    "override_of",
     "read_mapping",
-    "set_value",
     "to_yaml",
     "with_values",
 ]

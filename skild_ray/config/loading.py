@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from skild_ray.config.algorithm import AlgorithmSettings
 from skild_ray.config.experiment import Experiment
 from skild_ray.config.messages import explain
+from skild_ray.config.section import Section
 from skild_ray.errors import ConfigError
 
 
@@ -131,6 +132,26 @@ def set_value(content: DictConfig, key: str, value: Any, origin: str) -> None:
         ) from None
     except OmegaConfBaseException as error:
         raise ConfigError(f"{origin}: {str(error).splitlines()[0]}") from None
+
+
+def overridden(content: DictConfig, overrides: Sequence[str], schema: type[Section]) -> Any:
+    """Plain values of a file about experiments, a sweep's or a benchmark's, after `key=value` strings.
+
+    A key of its schema goes there, any other to its `set`, the changes of all its experiments.
+
+    Raises:
+        ConfigError: one line that names the string.
+    """
+    changed: dict[str, Any] = {}
+    for text in overrides:
+        key, value = override_of(text)
+        if key.partition(".")[0] in schema.model_fields:
+            set_value(content, key, value, f"--set {text}")
+        else:
+            changed[key] = value
+    plain: Any = OmegaConf.to_container(content, resolve=True)
+    plain["set"] = {**(plain.get("set") or {}), **changed}
+    return plain
 
 
 def override_of(text: str) -> tuple[str, Any]:

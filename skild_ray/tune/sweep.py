@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from omegaconf import OmegaConf
 from pydantic import Field, ValidationError, field_validator, model_validator
 from ray import tune
 from ray.tune.search.sample import Domain
@@ -23,9 +22,8 @@ from skild_ray.config import (
     Section,
     explain,
     load_experiment,
-    override_of,
+    overridden,
     read_mapping,
-    set_value,
     with_values,
 )
 from skild_ray.errors import ConfigError
@@ -263,15 +261,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     merged = read_mapping(path)
     if "experiment" in merged:
         merged["experiment"] = os.path.normpath(path.parent / os.path.expanduser(str(merged["experiment"])))
-    changed: Values = {}
-    for text in overrides:
-        key, value = override_of(text)
-        if key.partition(".")[0] in Sweep.model_fields:
-            set_value(merged, key, value, f"--set {text}")
-        else:
-            changed[key] = value
-    plain: Any = OmegaConf.to_container(merged, resolve=True)
-    plain["set"] = {**(plain.get("set") or {}), **changed}
+    plain = overridden(merged, overrides, Sweep)
     try:
         sweep = Sweep.model_validate(plain)
         sweep.check()
